@@ -1,0 +1,70 @@
+"""The way in: `open_queue` takes a path or a URL and returns the engine behind it.
+
+`"spool"`, `"spool?queue=emails"`. Which scheme belongs to which engine is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+if TYPE_CHECKING:
+    from spoolq.interfaces import Queue
+    from spoolq.settings import Settings
+
+DEFAULT_QUEUE = "default"
+
+
+def _target(url: str | os.PathLike[str], queue: str | None) -> tuple[Path, str]:
+    """Split a spool's URL into its directory and the queue's name."""
+    text = os.fspath(url)
+    if "://" in text:
+        scheme = text.split("://", 1)[0]
+        raise ValueError(f"no engine for {scheme}:// in this version; a spool is a path, such as 'spool'")
+    path, _, query = text.partition("?")
+    named = parse_qs(query, keep_blank_values=True)
+    unknown = sorted(set(named) - {"queue"})
+    if unknown:
+        raise ValueError(f"unknown in {text!r}: {', '.join(unknown)}; allowed is ?queue=NAME")
+    if not path:
+        raise ValueError("the spool's path is empty")
+    return Path(path), queue or named.get("queue", [DEFAULT_QUEUE])[-1]
+
+
+def open_queue(url: str | os.PathLike[str], *, queue: str | None = None, create: bool = True) -> Queue:
+    """Open a queue, and make the spool where the directory is missing, empty, or holds only a `queue.toml`.
+
+    url: the spool's path, with `?queue=NAME` for another queue than "default"; `queue` says the same. create: False
+    refuses to make a spool that is not there (NotASpool). A queue that does not exist: QueueNotFound; `create_queue`
+    makes it. Raises SpoolError and its kinds where the path cannot be used, SettingsError.
+    """
+    from spoolq.spool.queue import SpoolQueue
+
+    path, name = _target(url, queue)
+    return SpoolQueue.open(path, name, create=create)
+
+
+def list_queues(url: str | os.PathLike[str]) -> list[str]:
+    """The names of a spool's queues, "default" first."""
+    from spoolq.spool import queues
+
+    return queues.list_queues(_target(url, None)[0])
+
+
+def create_queue(url: str | os.PathLike[str], name: str, settings: Settings | None = None) -> Queue:
+    """Make a queue and open it. QueueExists where it is there; ValueError for a name that is not allowed."""
+    from spoolq.spool import queues
+    from spoolq.spool.queue import SpoolQueue
+
+    path = _target(url, None)[0]
+    queues.create_queue(path, name, settings)
+    return SpoolQueue.open(path, name, create=False)
+
+
+def delete_queue(url: str | os.PathLike[str], name: str) -> int:
+    """Delete a queue with all its messages, for good, also while others have it open; returns how many messages."""
+    from spoolq.spool import queues
+
+    return queues.delete_queue(_target(url, None)[0], name)
