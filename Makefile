@@ -1,0 +1,61 @@
+# Relative paths only, so that a checkout whose path has spaces works.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+# For .ci/run: where to leave pytest's exit status, which `make` would turn into its own.
+PYTEST_STATUS ?=
+
+BIN := .venv/bin
+UV := $(BIN)/python -m uv
+APT_TOOLS := strace dash
+CHECKED := $(wildcard spoolq tests scripts benchmarks *.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check tools bench lock clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+setup: .venv/.ready ## create .venv with all that is needed (instant when nothing changed)
+
+.venv/.ready: pyproject.toml requirements-dev.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) pip install --quiet --python $(BIN)/python -r requirements-dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+run: setup ## start watch, consumer and cleanup in the foreground; Ctrl-C stops them
+	@scripts/run.sh
+
+test: setup check tools ## check, then run the tests (PYTEST_ARGS="-k name" for some)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS); status=$$?; \
+	if [ -n "$(PYTEST_STATUS)" ]; then echo $$status > "$(PYTEST_STATUS)"; else exit $$status; fi
+
+check: setup ## ruff (lint and format) and mypy --strict
+	@$(BIN)/ruff check $(CHECKED)
+	@$(BIN)/ruff format --check $(CHECKED)
+	@$(BIN)/mypy
+
+# What the tests use and pip cannot install. Without root, their tests are skipped at home and fail where CI is set.
+tools:
+	@missing=; for tool in $(APT_TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	[ -n "$$missing" ] || exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; } >/dev/null && exit 0; \
+	fi; \
+	echo "not installed:$$missing. The tests that use them are skipped, or fail if CI is set." >&2; \
+	[ -z "$$CI" ]
+
+bench: setup ## measure throughput and latency
+	@$(BIN)/python -m benchmarks
+
+lock: setup ## write requirements*.txt anew from pyproject.toml
+	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --custom-compile-command 'make lock' \
+		--extra run -o requirements.txt pyproject.toml
+	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --custom-compile-command 'make lock' \
+		--extra run --extra test -c requirements.txt -o requirements-dev.txt pyproject.toml
+
+clean: ## remove .venv, caches and build output; never spool/ and logs/
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find spoolq tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
