@@ -7,12 +7,10 @@ good case is a type check and a comparison, since every enqueue and every dequeu
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from spoolq.models import STATES, NewMessage
-
-MAX_DURATION_S = 3_155_760_000
-"""A hundred years; more than this is a mistake, and no instant overflows on the way."""
+from spoolq.settings import SECONDS_MAX
 
 MAX_KEY_CHARS = 200
 MAX_NAME_CHARS = 1000
@@ -192,7 +190,7 @@ def parse_receipt(receipt: str) -> tuple[str, str]:
 def _check_seconds(what: str, value: float) -> None:
     if type(value) not in (int, float):
         raise _wrong(what, value, "a number of seconds", TypeError)
-    if not 0 <= value <= MAX_DURATION_S:  # false for NaN and the infinities as well
+    if not 0 <= value <= SECONDS_MAX:  # false for NaN and the infinities as well
         raise _wrong(what, value, "0 seconds or more, at most a hundred years")
 
 
@@ -229,9 +227,8 @@ def _check_headers(headers: Mapping[str, str]) -> None:
     if not isinstance(headers, Mapping):
         raise _wrong("headers", headers, "a mapping of text to text", TypeError)
     chars = 0
-    key: object
-    value: object
-    for key, value in headers.items():
+    items: Iterable[tuple[object, object]] = headers.items()
+    for key, value in items:
         if not isinstance(key, str) or not isinstance(value, str):
             raise _wrong("headers", {key: value}, "text to text", TypeError)
         if not key or not (_is_one_line(key) and _is_one_line(value)):
