@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from spoolq.errors import SettingsError, storage_error
@@ -43,7 +44,7 @@ class _Checked:
     """How pydantic reads the dataclasses below, once it is asked to."""
 
     __slots__ = ()
-    __pydantic_config__ = {"extra": "forbid", "allow_inf_nan": False}  # noqa: RUF012 pydantic wants a plain dict
+    __pydantic_config__ = {"extra": "forbid"}  # noqa: RUF012 pydantic wants a plain dict
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +245,7 @@ def _put(data: dict[str, Any], key: str, value: Any) -> None:
     # else the file has a plain value where the table belongs, and is refused for it
 
 
+@cache
 def _adapter() -> TypeAdapter[Settings]:
     import annotated_types
     from pydantic import TypeAdapter

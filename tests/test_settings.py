@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from spoolq.errors import SettingsError, StorageError
@@ -160,7 +161,7 @@ def test_a_value_that_is_not_allowed(text: str, key: str, value: object, allowed
 
 
 def test_not_a_number_is_not_a_number_of_seconds(queue_toml: Path) -> None:
-    """`nan` compares with nothing, so no range would catch it."""
+    """`nan` compares with nothing, and is within no range."""
     assert "lease_s = nan: must be a number" in refused("lease_s = nan", queue_toml).message
 
 
@@ -320,6 +321,7 @@ every_settings = st.builds(
 )
 
 
+@examples(deadline=None)  # the first example imports pydantic
 @given(settings=every_settings, only_changed=st.booleans())
 def test_what_is_written_reads_back_the_same(settings: Settings, only_changed: bool) -> None:
     """`dump` and `load` are inverse for every allowed value, control characters and all."""
