@@ -9,18 +9,17 @@ import time
 
 from spoolq.clock import Clock
 
-START_AT_MS = 1_800_000_000_000
-
 
 class FakeClock(Clock):
     """A clock whose instants move only by `advance` and `set_wall`.
 
-    Its monotonic clock runs on besides, from where `advance` puts it: a wait in real time has to end.
+    wall_ms: where it starts; by default at this second, since files bear real times. Its monotonic clock runs on
+    besides, from where `advance` puts it: a wait in real time has to end.
     """
 
-    def __init__(self, wall_ms: int = START_AT_MS, boot_ms: int = 1_000_000) -> None:
+    def __init__(self, wall_ms: int | None = None, boot_ms: int = 1_000_000) -> None:
         super().__init__()
-        self._wall_ms = wall_ms
+        self._wall_ms = int(time.time()) * 1000 if wall_ms is None else wall_ms
         self._boot_ms = boot_ms
         self._ahead_s = 0.0
 

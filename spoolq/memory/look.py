@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from spoolq import validate
 from spoolq.models import Filter, Page
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def page(store: MemoryStore, entries: Sequence[Entry], limit: int, cursor: str |
 def _parse(cursor: str) -> tuple[int, str]:
     key, _, message_id = cursor.partition(":")
     try:
-        return int(key), message_id
+        return int(key), validate.check_message_id(message_id)
     except ValueError:
         raise ValueError(f"cursor must be one that a page returned, not {cursor!r}") from None
 

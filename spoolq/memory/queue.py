@@ -436,7 +436,7 @@ class MemoryQueue(Queue):
         validate.check_message_id(message_id)
         validate.check_reason(reason)
         with self._lock:
-            self.store.fail(self.store.find(message_id, "claimed"), 0, reason)
+            self.store.fail(self.store.find(message_id, "claimed"), 0, reason, outcome="given_back")
 
     def pause(self) -> None:
         """Deliver nothing until `resume`."""

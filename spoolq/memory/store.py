@@ -23,7 +23,7 @@ REMEMBER_MS = 600_000
 """How long after its message is gone an acknowledge is still answered with success."""
 
 _Key = TypeVar("_Key", str, tuple[int, str])
-Ended = Literal["requeued", "dead", "expired", "redriven", "replayed"]
+Ended = Literal["requeued", "given_back", "dead", "expired", "redriven", "replayed"]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -223,14 +223,21 @@ class MemoryStore:
         self._end_claim(entry)
         self._place(entry, "ready")
 
-    def fail(self, entry: Entry, delay_s: float | None, reason: str, details: Attempt | None = None) -> State:
+    def fail(
+        self,
+        entry: Entry,
+        delay_s: float | None,
+        reason: str,
+        details: Attempt | None = None,
+        outcome: Ended = "requeued",
+    ) -> State:
         """Back after a delay, the attempt counted; dead after the last one."""
         self.totals["failed"] += 1
         if entry.attempts >= self.settings.max_attempts:
             self._die(entry, "dead", reason, details)
             return entry.state
         self._unplace(entry)
-        self._note(entry, "requeued", reason, details)
+        self._note(entry, outcome, reason, details)
         self._end_claim(entry)
         entry.reason = reason
         self._wait_for(entry, retry.delay_s(entry.attempts, self.settings.retry) if delay_s is None else delay_s)

@@ -1,0 +1,133 @@
+"""The engines that the contract suite runs against, and the clock that it moves.
+
+A further engine is a class with `make_queue` and an entry in `ENGINES`; where it cannot do a thing, its capabilities
+say so, and `needs` skips the test.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from spoolq.interfaces import Queue
+from spoolq.memory import MemoryQueue, MemoryStore
+from spoolq.settings import Settings
+from spoolq.testing import FakeClock
+
+
+class Engine:
+    """Opens queues of one kind, all on one clock, and holds them to account at the end."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.clock = FakeClock()
+        self.opened: list[Queue] = []
+
+    def make_queue(self, settings: Settings | None = None, name: str = "default") -> Queue:
+        """Open the queue of this name, a further consumer where it is there; `settings` as it is made."""
+        queue = self.open(replace(settings or Settings(), durability="process"), name)
+        self.opened.append(queue)
+        return queue
+
+    def open(self, settings: Settings, name: str) -> Queue:
+        raise NotImplementedError
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and let each queue do what is due by then."""
+        self.clock.advance(seconds)
+        for queue in self.opened:
+            while queue.maintain():
+                pass
+
+    def finish(self) -> None:
+        """Check what every queue holds, then close all."""
+        problems = [problem for queue in self.opened if queue.capabilities.check for problem in queue.check()]
+        for queue in self.opened:
+            queue.close()
+        assert problems == []
+
+
+class MemoryEngine(Engine):
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.stores: dict[str, MemoryStore] = {}
+
+    def open(self, settings: Settings, name: str) -> Queue:
+        if name not in self.stores:
+            self.stores[name] = MemoryStore(name, settings, self.clock)
+        return MemoryQueue(store=self.stores[name])
+
+
+class SpoolEngine(Engine):
+    def open(self, settings: Settings, name: str) -> Queue:
+        from spoolq.settings import dump
+        from spoolq.spool import queues
+        from spoolq.spool.queue import SpoolQueue
+
+        spool = self.home / "spool"
+        if not spool.exists():
+            spool.mkdir(mode=0o700)
+            if name == "default":
+                (spool / "queue.toml").write_text(dump(settings))
+            else:
+                SpoolQueue.open(spool, "default", create=True, clock=self.clock).close()
+        if name != "default" and name not in queues.list_queues(spool):
+            queues.create_queue(spool, name, settings)
+        return SpoolQueue.open(spool, name, create=True, clock=self.clock)
+
+
+ENGINES: dict[str, type[Engine]] = {"memory": MemoryEngine, "spool": SpoolEngine}
+
+
+def _missing(name: str) -> bool:
+    return name == "spool" and importlib.util.find_spec("spoolq.spool.queue") is None
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request, tmp_path) -> Iterator[Engine]:
+    if _missing(request.param):
+        if os.environ.get("CI"):
+            pytest.fail(f"the engine {request.param} is not there")
+        pytest.skip(f"the engine {request.param} is not there yet")
+    engine = ENGINES[request.param](tmp_path)
+    yield engine
+    engine.finish()
+
+
+@pytest.fixture
+def queue(engine):
+    """A queue with default settings."""
+    return engine.make_queue()
+
+
+@pytest.fixture
+def clock(engine):
+    return engine.clock
+
+
+@pytest.fixture
+def needs(engine):
+    """`needs(queue, "paths")` skips where the engine declares that it has no such thing."""
+
+    def skip_without(queue: Queue, capability: str) -> None:
+        if not getattr(queue.capabilities, capability):
+            pytest.skip(f"{type(queue).__name__} declares no {capability}")
+
+    return skip_without
+
+
+@pytest.fixture
+def drain():
+    """Deliver and acknowledge everything that is ready now; the bodies in the order of delivery."""
+
+    def deliver_all(queue: Queue) -> list[bytes]:
+        bodies = []
+        while (message := queue.dequeue()) is not None:
+            bodies.append(message.body)
+            message.ack()
+        return bodies
+
+    return deliver_all
