@@ -1,0 +1,155 @@
+"""The guard's own program: kill the commands of a worker that died. `guard` starts it; nothing imports it.
+
+Run as `python -I -S guard_process.py SESSION`, so it may import nothing of spoolq, and only light modules. Standard
+input is a pipe that only the worker holds open. Lines on it, KEY being the inode of the command's standard error:
+
+    + KEY       a command is about to start
+    = KEY PID   it runs, and leads the process group PID
+    - KEY       nothing is left of it, or it did not start
+    q           the worker ends in order: leave at once
+
+The end of the pipe without a `q` means that the worker is dead. A command still between fork and exec holds a copy of
+the pipe, so by then each one has its group and its standard error.
+"""
+
+import os
+import signal
+import sys
+
+_NO_FD = -1
+_PROCESS_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
+
+
+class Commands:
+    """What is known of the commands that run: a pidfd and the pid of each, so that a reused pid is never killed."""
+
+    def __init__(self, session: int) -> None:
+        self._session = session
+        self._starting: set[int] = set()
+        self._running: dict[int, tuple[int, int]] = {}
+
+    def hear(self, line: bytes) -> bool:
+        """Take in a line; False for the one that says that all is over."""
+        word, *numbers = line.split()
+        if word == b"q":
+            return False
+        key, *pid = map(int, numbers)
+        if word == b"+":
+            self._starting.add(key)
+        elif word == b"=":
+            self._starting.discard(key)
+            self._running[key] = (pid[0], open_pidfd(pid[0]))
+        else:
+            self._starting.discard(key)
+            self._forget(key)
+        return True
+
+    def _forget(self, key: int) -> None:
+        _, pidfd = self._running.pop(key, (0, _NO_FD))
+        if pidfd != _NO_FD:
+            os.close(pidfd)
+
+    def kill(self) -> None:
+        """Kill them all."""
+        for pid, pidfd in self._running.values():
+            kill_group(pid, pidfd, self._session)
+        if self._starting:
+            kill_started(self._starting, self._session)
+
+
+def open_pidfd(pid: int) -> int:
+    """A handle on a process that no later process of the same number can inherit; -1 where there is none."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return _NO_FD
+
+
+def kill_group(pid: int, pidfd: int, session: int) -> None:
+    """Kill the process group that this process leads, or led, unless the number means another by now."""
+    if pidfd != _NO_FD:
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL, None, _PROCESS_GROUP)
+            return
+        except ProcessLookupError:
+            return
+        except OSError:  # EINVAL: an older kernel. EPERM: below says the same
+            pass
+    if is_leader(pid, pidfd) or has_member(pid, session):
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):  # RACE: gone by itself; or not ours to kill
+            pass
+
+
+def is_leader(pid: int, pidfd: int) -> bool:
+    """Whether the very process is there still, and leads its group."""
+    try:
+        if pidfd != _NO_FD:
+            signal.pidfd_send_signal(pidfd, 0)
+        elif hasattr(os, "pidfd_open"):  # it had gone when we were told, and its number may mean another
+            return False
+        return os.getpgid(pid) == pid
+    except OSError:
+        return False
+
+
+def has_member(group: int, session: int) -> bool:
+    """Whether a process of the worker's session is in the group: a leader may die before its children."""
+    return any(each[1:] == (group, session) for each in map(read_stat, pids()))
+
+
+def read_stat(pid: int) -> tuple[int, int, int]:
+    """Pid, process group and session; zeros where it has gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return pid, int(fields[2]), int(fields[3])
+    except OSError:  # RACE: it ended
+        return 0, 0, 0
+
+
+def pids() -> list[int]:
+    """All processes, where the system shows them."""
+    try:
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+
+
+def kill_started(keys: set[int], session: int) -> None:
+    """Kill the commands that a worker started in its last instant and could not tell us of.
+
+    Such a command is known by its standard error, a pipe made for it alone. Looked at after its pidfd is open, so that
+    both are of the same process.
+    """
+    wanted = {f"pipe:[{key}]" for key in keys}
+    for pid in pids():
+        pidfd = open_pidfd(pid)
+        if pidfd == _NO_FD:
+            continue
+        try:
+            if os.readlink(f"/proc/{pid}/fd/2") in wanted and is_leader(pid, pidfd):
+                kill_group(pid, pidfd, session)
+        except OSError:  # not ours, or gone
+            pass
+        finally:
+            os.close(pidfd)
+
+
+def main() -> None:
+    """Listen until the pipe ends."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    commands = Commands(int(sys.argv[1]))
+    rest = b""
+    while piece := os.read(0, 65536):
+        *lines, rest = (rest + piece).split(b"\n")
+        if not all(map(commands.hear, lines)):
+            return
+    commands.kill()
+
+
+if __name__ == "__main__":
+    main()
