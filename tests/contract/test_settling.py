@@ -124,6 +124,19 @@ def test_an_acknowledged_delivery_cannot_be_settled_otherwise(queue, settle):
 
 
 @pytest.mark.parametrize("settle", SETTLE)
+def test_a_receipt_of_an_earlier_delivery_is_refused_after_a_later_one_was_acknowledged(queue, settle):
+    """That the message is done is no answer to the one who had lost it."""
+    queue.enqueue(b"x")
+    stale = queue.dequeue()
+    stale.release()
+    queue.dequeue().ack()
+    before = everything(queue)
+    with pytest.raises(LeaseLost):
+        SETTLE[settle](queue, stale.receipt)
+    assert everything(queue) == before
+
+
+@pytest.mark.parametrize("settle", SETTLE)
 def test_a_receipt_of_no_message_is_refused(queue, settle):
     """A well-formed receipt whose message nobody knows: LeaseLost."""
     with pytest.raises(LeaseLost):
