@@ -33,17 +33,30 @@ def _target(url: str | os.PathLike[str], queue: str | None) -> tuple[Path, str]:
     return Path(path), queue or named.get("queue", [DEFAULT_QUEUE])[-1]
 
 
-def open_queue(url: str | os.PathLike[str], *, queue: str | None = None, create: bool = True) -> Queue:
+def open_queue(
+    url: str | os.PathLike[str], *, queue: str | None = None, create: bool = True, detached: bool = False
+) -> Queue:
     """Open a queue, and make the spool where the directory is missing, empty, or holds only a `queue.toml`.
 
     url: the spool's path, with `?queue=NAME` for another queue than "default"; `queue` says the same. create: False
     refuses to make a spool that is not there (NotASpool). A queue that does not exist: QueueNotFound; `create_queue`
-    makes it. Raises SpoolError and its kinds where the path cannot be used, SettingsError.
+    makes it. detached: claims live by time alone, the queue's `lease_s` unless another is given, and outlive this
+    process: for a server or a command that claims for somebody else. Raises SpoolError and its kinds where the path cannot be used, SettingsError.
     """
     from spoolq.spool.queue import SpoolQueue
 
     path, name = _target(url, queue)
-    return SpoolQueue.open(path, name, create=create)
+    return SpoolQueue.open(path, name, create=create, detached=detached)
+
+
+def init_spool(url: str | os.PathLike[str], *, group: str | None = None, settings: Settings | None = None) -> bool:
+    """Make a spool, and let the members of `group` drop files into it; False where there is one already.
+
+    Raises NotASpool where something else is in the way, ValueError for a group that does not exist.
+    """
+    from spoolq.spool import queues
+
+    return queues.make_spool(_target(url, None)[0], group=group, settings=settings)
 
 
 def list_queues(url: str | os.PathLike[str]) -> list[str]:

@@ -1,0 +1,1 @@
+"""The local engine: messages are files. docs/spool-format.md is its specification."""

@@ -1,0 +1,407 @@
+"""Dequeueing, and what a consumer does with what it got: acknowledge, requeue, release, extend, dead letter.
+
+Section 5 of docs/spool-format.md. The name in `cur/` is the claim: it carries the attempt and the nonce, so the
+attempt is counted by the very rename that claims, and a late acknowledge finds its name gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable
+from enum import Enum
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from spoolq import validate
+from spoolq.errors import LeaseLost, SpoolqError, UnsafeFile, storage_error
+from spoolq.interfaces import Queue
+from spoolq.message import Message
+from spoolq.models import Attempt, State
+from spoolq.retry import delay_s as retry_delay_s
+from spoolq.spool import mending, moves
+from spoolq.spool.files import open_message
+from spoolq.spool.holders import Holder, to_base36
+from spoolq.spool.index import Index, Row
+from spoolq.spool.meta import Arrival, read_arrival
+from spoolq.spool.names import format_name
+from spoolq.spool.probe import Writer, lease_holds, take_lease
+from spoolq.spool.session import IndexDamaged, Session, translated
+
+log = logging.getLogger("spoolq.spool")
+
+PROMOTE_AT_ONCE = 100
+READ_AT_ONCE_BYTES = 65_536
+"""Bodies up to this are read while the file is open for the probe anyway."""
+
+
+class _Taken(NamedTuple):
+    """A message that was claimed in the transaction under way."""
+
+    row: Row
+    nonce: str
+    path: str
+    was_at: str
+    size: int
+    body: bytes | None
+
+
+class _Trouble(Enum):
+    """Why the first ready message was not claimed."""
+
+    GONE = "its file is not there"
+    LATER = "somebody writes it, or we may not read it"
+    SETTLED = "it went elsewhere: expired, or quarantined"
+
+
+def random_nonce() -> str:
+    """The nonce of a claim that lives by time alone."""
+    return "t" + to_base36(int.from_bytes(os.urandom(8), "big")).zfill(12)[-12:]
+
+
+class Consumer:
+    """Claims and settles for one queue. `owner` is the queue that messages refer to."""
+
+    def __init__(self, session: Session, owner: Queue) -> None:
+        self._session = session
+        self._directory = session.directory
+        self._files = session.directory.files
+        self._owner = owner
+        self._troubled: set[str] = set()
+
+    # Claiming
+
+    def take(self, holder: Holder | None, count: int, lease_s: float | None) -> list[Message]:
+        """Claim up to `count` messages now; an empty list where there is nothing ready."""
+        session = self._session
+        if os.path.exists(self._directory.paused):
+            return []
+        if lease_s is None:
+            lease_s = session.settings.lease_s if holder is None else session.settings.max_hold_s or None
+        taken: list[_Taken] = []
+        try:
+            with session.write() as index:
+                now = session.clock.wall_ms()
+                due = index.first_due()
+                if due is not None and due <= now:
+                    index.promote(now, PROMOTE_AT_ONCE)
+                self._take_up_to(index, holder, count, lease_s, now, taken)
+        except SpoolqError as error:
+            self._undo(taken)
+            if isinstance(error, IndexDamaged):
+                return self.take(holder, count, lease_s)
+            raise
+        except BaseException:
+            self._undo(taken)
+            raise
+        if taken:
+            moves.sync_moved(session, self._directory.cur, self._directory.new)
+        return [self._message(each) for each in taken]
+
+    def _take_up_to(
+        self, index: Index, holder: Holder | None, count: int, lease_s: float | None, now: int, taken: list[_Taken]
+    ) -> None:
+        skip = 0
+        while len(taken) < count:
+            row = index.first_ready_one(skip)
+            if row is None:
+                return
+            result = self._take_one(index, row, holder, lease_s, now)
+            if isinstance(result, _Taken):
+                taken.append(result)
+            elif result is _Trouble.GONE:
+                mending.mend_ready(self._session, index)
+            elif result is _Trouble.LATER:
+                skip += 1
+
+    def _take_one(
+        self, index: Index, row: Row, holder: Holder | None, lease_s: float | None, now: int
+    ) -> _Taken | _Trouble:
+        """Open it, see that nobody writes it, rename it: the commit point. Then the row."""
+        if row.expires_at_ms is not None and row.expires_at_ms <= now:
+            mending.expire(self._session, index, row)
+            return _Trouble.SETTLED
+        source = f"{self._directory.new}/{moves.name_of(row)}"
+        try:
+            fd = open_message(source)
+        except FileNotFoundError:
+            return _Trouble.GONE
+        except UnsafeFile:
+            moves.to_dead(self._session, index, row, "not a regular file", None)
+            return _Trouble.SETTLED
+        except PermissionError as error:
+            self._report_trouble(row.id, "not readable", error)
+            return _Trouble.LATER
+        except OSError as error:
+            raise storage_error(error, "dequeue", source) from error
+        try:
+            return self._take_open(index, row, holder, lease_s, now, source, fd)
+        except OSError as error:
+            raise storage_error(error, "dequeue", source) from error
+        finally:
+            os.close(fd)
+
+    def _take_open(
+        self, index: Index, row: Row, holder: Holder | None, lease_s: float | None, now: int, source: str, fd: int
+    ) -> _Taken | _Trouble:
+        writer = take_lease(fd)
+        if writer is Writer.WRITING:
+            return _Trouble.LATER
+        size = os.fstat(fd).st_size
+        body = None
+        if size <= READ_AT_ONCE_BYTES:
+            body = os.read(fd, READ_AT_ONCE_BYTES + 1)
+            if len(body) != size:
+                body = None
+        deadline = deadline_at = None
+        if lease_s is not None:
+            deadline = self._session.clock.boot_ms() + round(lease_s * 1000)
+            deadline_at = self._set_deadline(source, lease_s)
+        if holder is None:
+            nonce = random_nonce()
+        else:
+            nonce = holder.nonce("k" if lease_s is None else "l")
+        name = format_name(row.id, row.priority, row.due_at_ms, row.attempts + 1, nonce, row.label)
+        target = f"{self._directory.cur}/{name}"
+        if not self._directory.move(source, target):
+            return _Trouble.GONE
+        if writer is Writer.NONE and not lease_holds(fd):
+            # Somebody opened it for writing while it moved, and waits: let them write it first.
+            self._directory.move(target, source)
+            return _Trouble.LATER
+        index.claim(row, nonce, now, deadline, deadline_at)
+        return _Taken(row, nonce, target, source, size, body)
+
+    def _set_deadline(self, path: str, lease_s: float) -> int:
+        """The deadline as the file's time, for whoever has no row; that time, whatever it is now."""
+        at_ms = self._session.clock.wall_ms() + round(lease_s * 1000)
+        try:
+            self._files.utime_ns(path, at_ms * 1_000_000)
+        except PermissionError as error:
+            # Somebody else's file: without the row it has the queue's lease_s from its last change.
+            log.info("deadline.not_on_file path=%s error=%s", path, error)
+            return os.stat(path).st_mtime_ns // 1_000_000
+        return at_ms
+
+    def _report_trouble(self, id: str, what: str, error: OSError) -> None:
+        """Once for each message and process."""
+        if id not in self._troubled:
+            self._troubled.add(id)
+            log.warning("message.skipped id=%s reason=%s error=%s", id, what, error)
+
+    def _undo(self, taken: list[_Taken]) -> None:
+        """The transaction failed after renames: put the names back, so that nothing was counted."""
+        for each in taken:
+            try:
+                self._directory.move(each.path, each.was_at)
+            except OSError as error:
+                log.warning("claim.left id=%s error=%s", each.row.id, error)
+
+    def _message(self, taken: _Taken) -> Message:
+        row = taken.row
+        arrival = read_arrival(self._directory, row.id) if row.has_meta else _NOTHING
+        return Message(
+            self._owner,
+            id=row.id,
+            receipt=f"{row.id}.{taken.nonce}",
+            attempts=row.attempts + 1,
+            priority=row.priority,
+            name=arrival.name if arrival.name is not None else row.label,
+            body_bytes=taken.size,
+            enqueued_at_ms=row.enqueued_at_ms,
+            body=taken.body,
+            path=Path(taken.path),
+            headers=arrival.headers,
+            content_type=arrival.content_type,
+            group=row.grp,
+        )
+
+    def open_body(self, receipt: str) -> BinaryIO:
+        """The file of a claim, from its beginning."""
+        id, nonce = validate.parse_receipt(receipt)
+        for _ in range(2):
+            with self._session.look() as db:
+                row = mending.look_row(db, id)
+            if row is None or row.nonce != nonce or row.state != "claimed":
+                break
+            path = moves.path_of(self._session, row)
+            try:
+                return os.fdopen(open_message(path), "rb")
+            except FileNotFoundError:  # RACE: settled meanwhile, or its priority was not what the row said: look again.
+                continue
+            except OSError as error:
+                raise storage_error(error, "open", path) from error
+        raise moves.lease_lost(id, "open", row)
+
+    # Settling
+
+    def acknowledge(self, receipt: str) -> None:
+        """Processed: to `done/`, or deleted where nothing is kept."""
+        id, nonce = validate.parse_receipt(receipt)
+        lost, has_meta = None, False
+        keep = self._session.settings.retention.done_s > 0
+        try:
+            with self._session.write() as index:
+                lost, has_meta = self._acknowledge(index, id, nonce, keep)
+        except IndexDamaged:
+            return self.acknowledge(receipt)
+        if lost is not None:
+            raise lost
+        self._after_acknowledging([id] if has_meta else [], keep)
+        return None
+
+    def acknowledge_many(self, receipts: Iterable[str]) -> list[str]:
+        """Many in one transaction; the receipts whose claim had ended."""
+        parsed = [(receipt, *validate.parse_receipt(receipt)) for receipt in receipts]
+        keep = self._session.settings.retention.done_s > 0
+        lost_ones, with_meta = [], []
+        with self._session.write() as index:
+            for receipt, id, nonce in parsed:
+                lost, has_meta = self._acknowledge(index, id, nonce, keep)
+                if lost is not None:
+                    lost_ones.append(receipt)
+                elif has_meta:
+                    with_meta.append(id)
+        self._after_acknowledging(with_meta, keep)
+        return lost_ones
+
+    def _acknowledge(self, index: Index, id: str, nonce: str, keep: bool) -> tuple[LeaseLost | None, bool]:
+        """Settle one; an error to raise once the transaction has ended, and whether metadata is to go."""
+        now = self._session.clock.wall_ms()
+        found = index.settle(id, nonce, "done" if keep else "settled", now)
+        if found is None:
+            row = index.row(id)
+            if row is not None and row.nonce == nonce and row.state in ("done", "settled"):
+                return None, False
+            return moves.lease_lost(id, "acknowledge", row), False
+        priority, due, attempts, label, _, _, _, has_meta = found
+        name = format_name(id, priority, due, attempts, nonce, label)
+        source = f"{self._directory.cur}/{name}"
+        try:
+            if keep:
+                there = self._to_done(index, id, source, f"{self._directory.done}/{name}")
+            else:
+                there = self._directory.remove(source)
+        except OSError as error:
+            raise storage_error(error, "acknowledge", source) from error
+        if not there:
+            return self._acknowledge_without_file(index, id, name), bool(has_meta and not keep)
+        return None, bool(has_meta and not keep)
+
+    def _to_done(self, index: Index, id: str, source: str, target: str) -> bool:
+        """Rename; where not even the ballast makes room for a name, delete it instead: it is processed."""
+        try:
+            return self._directory.move(source, target)
+        except OSError as error:
+            if storage_error(error, "").exit_code != 75:
+                raise
+            log.warning("done.not_kept id=%s error=%s", id, error)
+            row = index.row(id)
+            assert row is not None
+            index.change(row, row._replace(state="settled"))
+            return self._directory.remove(source)
+
+    def _acknowledge_without_file(self, index: Index, id: str, name: str) -> LeaseLost | None:
+        """The consumer took the file away itself, or a person moved it: only where it is still nowhere is that success."""
+        row = index.row(id)
+        assert row is not None
+        if row.state == "done" and os.path.lexists(f"{self._directory.done}/{name}"):
+            return None
+        if any(os.path.lexists(f"{self._directory.base}/{kind}/{name}") for kind in ("new", "dead", "cur")):
+            claimed = row._replace(state="claimed", ended_at_ms=None)
+            index.change(row, claimed)
+            mending.mend(self._session, index, [claimed])
+            return moves.lease_lost(id, "acknowledge", index.row(id))
+        if row.state == "done":
+            index.change(row, row._replace(state="settled"))
+        return None
+
+    def _after_acknowledging(self, ids: list[str], kept: bool) -> None:
+        if ids:
+            with translated("acknowledge", self._directory.meta):
+                moves.remove_meta(self._session, ids)
+        if self._session.syncs_moves:
+            with translated("acknowledge"):
+                moves.sync_moved(self._session, *([self._directory.done] if kept else []), self._directory.cur)
+
+    def requeue(self, receipt: str, delay_s: float | None, reason: str, details: Attempt | None) -> State:
+        """Failed: back to `new/` after the backoff, or to `dead/` where the attempts are used up."""
+        validate.check_delay(delay_s)
+        id, nonce = validate.parse_receipt(receipt)
+        settings = self._session.settings
+        with self._session.write() as index, translated("requeue"):
+            row = moves.fenced(index, id, nonce, "requeue")
+            now = self._session.clock.wall_ms()
+            if row.attempts >= settings.max_attempts:
+                entry = moves.history_entry(row, "dead", reason, now, details)
+                new = moves.to_dead(self._session, index, row, entry.reason or "failed", entry)
+            else:
+                wait_s = retry_delay_s(row.attempts, settings.retry) if delay_s is None else delay_s
+                due = now + round(wait_s * 1000) if wait_s > 0 else None
+                entry = moves.history_entry(row, "requeued", reason, now, details)
+                new = moves.back_to_new(self._session, index, row, due_at_ms=due, entry=entry, failed=1)
+            lost = self._mended_if_gone(index, row, new, "requeue")
+        return self._ended(new, lost)
+
+    def release(self, receipt: str) -> None:
+        """Give back untouched: one attempt less."""
+        id, nonce = validate.parse_receipt(receipt)
+        with self._session.write() as index, translated("release"):
+            row = moves.fenced(index, id, nonce, "release")
+            new = self.give_back_uncounted(index, row)
+            lost = self._mended_if_gone(index, row, new, "release")
+        self._ended(new, lost)
+
+    def give_back_uncounted(self, index: Index, row: Row) -> Row | None:
+        """A claim ends as if it had not begun."""
+        return moves.back_to_new(self._session, index, row, attempts=max(0, row.attempts - 1))
+
+    def dead_letter(self, receipt: str, reason: str, details: Attempt | None) -> None:
+        """Give up on it."""
+        id, nonce = validate.parse_receipt(receipt)
+        with self._session.write() as index, translated("move_to_dead_letter_queue"):
+            row = moves.fenced(index, id, nonce, "move_to_dead_letter_queue")
+            now = self._session.clock.wall_ms()
+            entry = moves.history_entry(row, "dead", reason, now, details)
+            new = moves.to_dead(self._session, index, row, entry.reason, entry)
+            lost = self._mended_if_gone(index, row, new, "move_to_dead_letter_queue")
+        self._ended(new, lost)
+
+    def _mended_if_gone(self, index: Index, row: Row, new: Row | None, op: str) -> LeaseLost | None:
+        """The file was moved by hand: mend the row now, and say so once the transaction has ended."""
+        if new is not None:
+            return None
+        mending.mend(self._session, index, [row])
+        return moves.lease_lost(row.id, op, index.row(row.id))
+
+    def _ended(self, new: Row | None, lost: LeaseLost | None) -> State:
+        if lost is not None:
+            raise lost
+        assert new is not None
+        with translated("settle"):
+            moves.sync_moved(self._session, self._directory.of_state(new.state), self._directory.cur)
+            if new.state == "ready":
+                self._files.touch(self._directory.wake)
+        return new.state  # type: ignore[return-value]
+
+    def extend(self, receipt: str, lease_s: float) -> None:
+        """A later, or earlier, deadline; a claim that lives by its holder alone has none, and keeps none."""
+        validate.check_extension(lease_s)
+        id, nonce = validate.parse_receipt(receipt)
+        lost = None
+        with self._session.write() as index, translated("extend"):
+            row = moves.fenced(index, id, nonce, "extend")
+            if nonce[0] == "k":
+                return
+            try:
+                at_ms = self._set_deadline(moves.path_of(self._session, row), lease_s)
+            except FileNotFoundError:  # RACE: moved by hand.
+                mending.mend(self._session, index, [row])
+                lost = moves.lease_lost(id, "extend", index.row(id))
+            else:
+                index.extend(id, self._session.clock.boot_ms() + round(lease_s * 1000), at_ms)
+        if lost is not None:
+            raise lost
+
+
+_NOTHING = Arrival()

@@ -1,0 +1,146 @@
+"""Who holds claims: one flocked file in `holders/` for each live consumer. Section 6 of docs/spool-format.md.
+
+The kernel drops the lock within a millisecond of a kill, whatever the process was doing; a pid or a clock is never
+asked whether somebody lives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import sys
+from typing import Any
+
+from spoolq.spool.directory import QueueDirectory
+
+_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
+_TRIES = 100
+
+
+def to_base36(number: int) -> str:
+    """A number in the digits and letters of a nonce."""
+    text = ""
+    while True:
+        number, digit = divmod(number, 36)
+        text = _LETTERS[digit] + text
+        if not number:
+            return text
+
+
+def random_letters(count: int) -> str:
+    """Letters that nobody guesses."""
+    return "".join(secrets.choice(_LETTERS) for _ in range(count))
+
+
+class Holder:
+    """A consumer's proof of life. Open it with `Holder.open`; whoever inherits `fd` keeps it alive."""
+
+    def __init__(self, name: str, path: str, fd: int) -> None:
+        self.name = name
+        self.path = path
+        self.fd = fd
+        self._serial = 0
+
+    @classmethod
+    def open(cls, directory: QueueDirectory, label: str, now_ms: int) -> Holder:
+        """Make the file in `tmp/`, flock it, and only then rename it in."""
+        from portalocker import LockFlags
+        from portalocker.portalocker import FlockLocker
+
+        content = json.dumps(describe(label, now_ms)).encode()
+        for _ in range(_TRIES):
+            name = random_letters(6)
+            temporary = directory.temporary(f"{name}.holder")
+            fd = directory.helped(lambda path=temporary: directory.files.open_lock(path))  # type: ignore[misc]
+            try:
+                FlockLocker().lock(fd, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
+                directory.files.write(fd, content)
+                path = f"{directory.holders}/{name}"
+                directory.files.rename_new(temporary, path)
+            except FileExistsError:
+                os.close(fd)
+                directory.files.unlink_if_there(temporary)
+                continue
+            except BaseException:
+                os.close(fd)
+                directory.files.unlink_if_there(temporary)
+                raise
+            return cls(name, path, fd)
+        raise RuntimeError("no free name in holders/")
+
+    def nonce(self, letter: str) -> str:
+        """The nonce of this consumer's next delivery. The caller has the write lock."""
+        self._serial += 1
+        return f"{letter}{self.name}{to_base36(self._serial)}"
+
+    def is_there(self) -> bool:
+        """Whether the file is still the one that is open: somebody may have removed it."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        mine = os.fstat(self.fd)
+        return (found.st_ino, found.st_dev) == (mine.st_ino, mine.st_dev)
+
+    def close(self, directory: QueueDirectory) -> None:
+        """Its claims have been given back: remove the file and let go of the lock."""
+        if self.fd >= 0:
+            directory.files.unlink_if_there(self.path)
+            self.forget()
+
+    def forget(self) -> None:
+        """Close the descriptor alone: in a forked child, whose parent lives on."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def describe(label: str, now_ms: int) -> dict[str, Any]:
+    """What people want to know of a consumer."""
+    return {
+        "pid": os.getpid(),
+        "start": process_start(os.getpid()),
+        "host": socket.gethostname(),
+        "command": " ".join(sys.argv)[:500],
+        "label": label,
+        "since_at_ms": now_ms,
+    }
+
+
+def process_start(pid: int) -> int:
+    """When a process started, in clock ticks since boot: tells two of the same pid apart. 0 where unknown."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def is_alive(directory: QueueDirectory, name: str) -> bool:
+    """Whether the lock on a holder's file is held. A file that is not there proves nothing: dead."""
+    import portalocker
+    from portalocker.portalocker import FlockLocker
+
+    try:
+        fd = os.open(f"{directory.holders}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        FlockLocker().lock(fd, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
+    except portalocker.exceptions.AlreadyLocked:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def read_holder(directory: QueueDirectory, name: str) -> dict[str, Any]:
+    """What a holder's file says of it; nothing where there is none, or it is not whole."""
+    try:
+        with open(f"{directory.holders}/{name}", "rb") as file:
+            value = json.loads(file.read(1 << 16))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}

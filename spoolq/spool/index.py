@@ -1,0 +1,773 @@
+"""The index of one queue: all of its SQL, and nothing else. Section 8 of docs/spool-format.md.
+
+It never sees a message's path, and nothing here is believed of a body: a row is a copy of what a name says. Who calls
+a method that changes something holds the write lock and has called `begin`; `commit` makes it seen, `rollback`, or
+dying, undoes it. Reading goes through a connection of its own, which keeps no transaction open.
+"""
+
+from __future__ import annotations
+
+import bisect
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import resources
+from typing import Any, NamedTuple
+
+from spoolq.models import State
+
+USER_VERSION = 1
+BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21600.0, float("inf"))
+_BUCKETS_MS = tuple(bound * 1000 for bound in BUCKETS_S[:-1])
+_CHECKPOINT_PAGES = 64
+_HISTORY_MINUTES = 8 * 24 * 60
+_DAY_MS = 86_400_000
+
+_COLUMNS = (
+    "id, state, held, priority, due_at_ms, attempts, nonce, label, body_bytes, enqueued_at_ms, ready_at_ms,"
+    " claimed_at_ms, ended_at_ms, deadline_boot_ms, deadline_at_ms, expires_at_ms, grp, has_meta, reason"
+)
+
+
+class Row(NamedTuple):
+    """A message as the index has it; the columns of schema.sql."""
+
+    id: str
+    state: str
+    held: int = 0
+    priority: int = 5
+    due_at_ms: int | None = None
+    attempts: int = 0
+    nonce: str | None = None
+    label: str | None = None
+    body_bytes: int = 0
+    enqueued_at_ms: int = 0
+    ready_at_ms: int = 0
+    claimed_at_ms: int | None = None
+    ended_at_ms: int | None = None
+    deadline_boot_ms: int | None = None
+    deadline_at_ms: int | None = None
+    expires_at_ms: int | None = None
+    grp: str | None = None
+    has_meta: int = 0
+    reason: str | None = None
+
+
+class Counts(NamedTuple):
+    """The present row of the ledger: what is there, and what ever happened since the index was made."""
+
+    minute: int
+    ready: int
+    ready_bytes: int
+    scheduled: int
+    scheduled_bytes: int
+    claimed: int
+    claimed_bytes: int
+    done: int
+    done_bytes: int
+    dead: int
+    dead_bytes: int
+    enqueued: int
+    acknowledged: int
+    failed: int
+    gave_up: int
+    wait_ms: int
+    process_ms: int
+    wait_buckets: tuple[int, ...]
+    process_buckets: tuple[int, ...]
+
+
+class Info(NamedTuple):
+    """What the index knows of itself."""
+
+    boot: str
+    mount: str
+    made_at_ms: int
+    next_clean_boot_ms: int
+    next_sweep_boot_ms: int
+    last_clean_at_ms: int
+    last_scan_at_ms: int
+    last_scan_ms: int
+
+
+class Key(NamedTuple):
+    """A deduplication key: its message, until when, and whether its writer has not finished."""
+
+    id: str
+    until_at_ms: int
+    reserved: bool
+
+
+_NOW = "WHERE minute = (SELECT max(minute) FROM ledger)"
+_ENQUEUED = f"UPDATE ledger SET ready = ready + ?, ready_bytes = ready_bytes + ?, enqueued = enqueued + ? {_NOW}"
+_CLAIMED = tuple(
+    "UPDATE ledger SET ready = ready - 1, ready_bytes = ready_bytes - ?1, claimed = claimed + 1,"
+    f" claimed_bytes = claimed_bytes + ?1, wait_ms = wait_ms + ?2, w{n} = w{n} + 1 {_NOW}"
+    for n in range(len(BUCKETS_S))
+)
+_ACKNOWLEDGED = tuple(
+    "UPDATE ledger SET claimed = claimed - 1, claimed_bytes = claimed_bytes - ?1, done = done + ?3,"
+    f" done_bytes = done_bytes + ?1 * ?3, acknowledged = acknowledged + 1, process_ms = process_ms + ?2, p{n} = p{n} + 1 {_NOW}"
+    for n in range(len(BUCKETS_S))
+)
+_INSERT = f"INSERT INTO messages ({_COLUMNS}) VALUES ({', '.join('?' * 19)})"
+_FILL = f"INSERT OR IGNORE INTO messages ({_COLUMNS}) VALUES ({', '.join('?' * 19)})"
+_REPLACE = f"INSERT OR REPLACE INTO messages ({_COLUMNS}) VALUES ({', '.join('?' * 19)})"
+_INSERT_NEW = (
+    "INSERT OR IGNORE INTO messages (id, state, held, priority, due_at_ms, attempts, label, body_bytes, enqueued_at_ms,"
+    " ready_at_ms, expires_at_ms, grp, has_meta) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_FIRST_READY = (
+    f"SELECT {_COLUMNS} FROM messages WHERE state = 'ready' AND held = 0 ORDER BY held, priority DESC, id LIMIT ? OFFSET ?"
+)
+_CLAIM = (
+    "UPDATE messages SET state = 'claimed', attempts = attempts + 1, nonce = ?, claimed_at_ms = ?,"
+    " deadline_boot_ms = ?, deadline_at_ms = ? WHERE id = ?"
+)
+_SETTLE = (
+    "UPDATE messages SET state = ?, ended_at_ms = ?, deadline_boot_ms = NULL WHERE id = ? AND nonce = ?"
+    " AND state = 'claimed' RETURNING priority, due_at_ms, attempts, label, body_bytes, claimed_at_ms, grp, has_meta"
+)
+_OPEN_STATES = "state IN ('ready', 'scheduled', 'claimed')"
+
+
+def create(path: str, boot: str, mount: str, now_ms: int, rows: Iterable[Row]) -> int:
+    """Make an index with these rows in an empty file; how many. Whole when this returns; nothing is synced.
+
+    Rows of an id that is there already are left out (fewer are returned than were given). Sorted by id it is fastest.
+    """
+    tables, indexes = _schema()
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = OFF")
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA cache_size = -65536")
+        connection.execute("BEGIN")
+        for statement in tables:
+            connection.execute(statement)
+        connection.execute("INSERT INTO info (one, boot, mount, made_at_ms) VALUES (1, ?, ?, ?)", (boot, mount, now_ms))
+        connection.execute("INSERT INTO ledger (minute) VALUES (?)", (now_ms // 60_000,))
+        count = connection.executemany(_FILL, rows).rowcount
+        for statement in indexes:
+            connection.execute(statement)
+        _count_and_hold(connection)
+        connection.execute(f"PRAGMA user_version = {USER_VERSION}")
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
+    return max(count, 0)
+
+
+def _schema() -> tuple[list[str], list[str]]:
+    """The statements of schema.sql: tables, then indexes, which are made faster over what is there."""
+    text = resources.files("spoolq.spool").joinpath("schema.sql").read_text(encoding="utf-8")
+    bare = "\n".join(line.partition("--")[0] for line in text.splitlines())
+    statements = [part.strip() for part in bare.split(";") if part.strip()]
+    tables = [part for part in statements if part.startswith("CREATE TABLE")]
+    return tables, [part for part in statements if part not in tables]
+
+
+def _count_and_hold(connection: sqlite3.Connection) -> None:
+    """Counts, and the heads of groups, of rows that were filled in."""
+    deltas: dict[str, int] = {}
+    for state, number, size in connection.execute(
+        "SELECT state, count(*), coalesce(sum(body_bytes), 0) FROM messages GROUP BY state"
+    ).fetchall():
+        _step(deltas, state, number, size)
+    if deltas:
+        sets = ", ".join(f"{column} = ?" for column in deltas)
+        connection.execute(f"UPDATE ledger SET {sets}", tuple(deltas.values()))
+    connection.execute(f"UPDATE messages SET held = 1 WHERE grp IS NOT NULL AND {_OPEN_STATES}")
+    connection.execute(
+        f"WITH heads AS (SELECT id, row_number() OVER (PARTITION BY grp ORDER BY state <> 'claimed', id) AS place"
+        f" FROM messages WHERE grp IS NOT NULL AND {_OPEN_STATES})"
+        " UPDATE messages SET held = 0 WHERE id IN (SELECT id FROM heads WHERE place = 1)"
+    )
+
+
+def _connect(path: str, mode: str) -> sqlite3.Connection:
+    """Open, never create."""
+    quoted = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return sqlite3.connect(
+        f"file:{quoted}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=256,
+        timeout=0.2,
+    )
+
+
+def open_reader(path: str) -> sqlite3.Connection:
+    """A connection for the `look_` functions below; keeps no transaction open."""
+    return _connect(path, "ro")
+
+
+class Index:
+    """An open index. Raises sqlite3.Error as it comes; the session knows what that means."""
+
+    def __init__(self, path: str) -> None:
+        """Open the index at `path` for writing; it must be there and be ours (`version` says so)."""
+        self._db = _connect(path, "rw")
+        self._minute = 0
+        try:
+            self._db.execute("PRAGMA synchronous = OFF")
+            self._db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            self.version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
+        except BaseException:
+            self._db.close()
+            raise
+
+    # Transactions
+
+    def begin(self, now_ms: int) -> None:
+        """Begin to change something; the caller has the write lock. now_ms: for the ledger's minute."""
+        self._db.execute("BEGIN IMMEDIATE")
+        if now_ms // 60_000 > self._minute:
+            self._turn_minute(now_ms // 60_000)
+
+    def _turn_minute(self, minute: int) -> None:
+        """A new row of running sums, where the minute is new; a clock that went back stays in the last one."""
+        cursor = self._db.execute("SELECT * FROM ledger ORDER BY minute DESC LIMIT 1")
+        last = cursor.fetchone()
+        if last[0] < minute:
+            marks = ", ".join("?" * len(last))
+            self._db.execute(f"INSERT INTO ledger VALUES ({marks})", (minute, *last[1:]))
+        self._minute = minute
+
+    def commit(self) -> None:
+        """Make what was changed seen by all."""
+        self._db.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Undo what was changed."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        self._minute = 0
+
+    def sync(self) -> None:
+        """Bring the whole index to the disk: the only time that SQLite syncs. The caller has the write lock."""
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._db.execute("PRAGMA synchronous = OFF")
+
+    def close(self) -> None:
+        """Close; the caller has the write lock, since the last one's closing copies the WAL back."""
+        self._db.close()
+
+    # A message's life, in its order
+
+    def add(
+        self,
+        id: str,
+        *,
+        state: str,
+        priority: int,
+        due_at_ms: int | None,
+        attempts: int,
+        label: str | None,
+        body_bytes: int,
+        enqueued_at_ms: int,
+        ready_at_ms: int,
+        expires_at_ms: int | None = None,
+        grp: str | None = None,
+        has_meta: int = 0,
+    ) -> bool:
+        """The row of a message that is in `new/`; False where there is one."""
+        held = 0
+        if grp is not None:
+            held = 1 if self._group_has_head(grp) else 0
+        cursor = self._db.execute(
+            _INSERT_NEW,
+            (
+                id,
+                state,
+                held,
+                priority,
+                due_at_ms,
+                attempts,
+                label,
+                body_bytes,
+                enqueued_at_ms,
+                ready_at_ms,
+                expires_at_ms,
+                grp,
+                has_meta,
+            ),
+        )
+        if cursor.rowcount == 0:
+            return False
+        if state == "ready":
+            self._db.execute(_ENQUEUED, (1, body_bytes, 1))
+        else:
+            self.count(scheduled=1, scheduled_bytes=body_bytes, enqueued=1)
+        return True
+
+    def first_ready(self, count: int, skip: int = 0) -> list[Row]:
+        """The next `count` messages in delivery order, after `skip` of them."""
+        return [Row._make(row) for row in self._db.execute(_FIRST_READY, (count, skip))]
+
+    def first_ready_one(self, skip: int = 0) -> Row | None:
+        """The next message in delivery order, after `skip` of them."""
+        row = self._db.execute(_FIRST_READY, (1, skip)).fetchone()
+        return None if row is None else Row._make(row)
+
+    def first_due(self) -> int | None:
+        """When the first scheduled message is due, UTC ms."""
+        row = self._db.execute(
+            "SELECT due_at_ms FROM messages WHERE state = 'scheduled' ORDER BY due_at_ms LIMIT 1"
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def promote(self, now_ms: int, limit: int) -> int:
+        """Make ready what is scheduled and due, at most `limit`; returns how many."""
+        rows = self._db.execute(
+            "UPDATE messages SET state = 'ready' WHERE id IN (SELECT id FROM messages WHERE state = 'scheduled'"
+            " AND due_at_ms <= ? ORDER BY due_at_ms LIMIT ?) RETURNING body_bytes",
+            (now_ms, limit),
+        ).fetchall()
+        if rows:
+            total = sum(row[0] for row in rows)
+            self.count(scheduled=-len(rows), scheduled_bytes=-total, ready=len(rows), ready_bytes=total)
+        return len(rows)
+
+    def claim(
+        self, row: Row, nonce: str, now_ms: int, deadline_boot_ms: int | None, deadline_at_ms: int | None
+    ) -> None:
+        """A ready row becomes claimed, one attempt more."""
+        self._db.execute(_CLAIM, (nonce, now_ms, deadline_boot_ms, deadline_at_ms, row.id))
+        waited = max(0, now_ms - row.ready_at_ms)
+        self._db.execute(_CLAIMED[bisect.bisect_left(_BUCKETS_MS, waited)], (row.body_bytes, waited))
+
+    def settle(
+        self, id: str, nonce: str, state: str, now_ms: int
+    ) -> tuple[int, int | None, int, str | None, int, int, str | None, int] | None:
+        """A claimed row of this delivery becomes done or settled; the parts of its name, or None where there is none.
+
+        Returns (priority, due_at_ms, attempts, label, body_bytes, claimed_at_ms, grp, has_meta).
+        """
+        found: tuple[int, int | None, int, str | None, int, int, str | None, int] | None
+        found = self._db.execute(_SETTLE, (state, now_ms, id, nonce)).fetchone()
+        if found is None:
+            return None
+        taken = max(0, now_ms - found[5])
+        kept = 1 if state == "done" else 0
+        self._db.execute(_ACKNOWLEDGED[bisect.bisect_left(_BUCKETS_MS, taken)], (found[4], taken, kept))
+        if found[6] is not None:
+            self.free_next(found[6])
+        return found
+
+    def change(self, old: Row, new: Row, **totals: int) -> None:
+        """Replace a row by another of the same id, with the counts of both states, and totals such as `failed=1`.
+
+        A group's next message is freed where this one is no longer open.
+        """
+        self._db.execute(_REPLACE, new)
+        if old.state != new.state or totals or old.body_bytes != new.body_bytes:
+            deltas = dict(totals)
+            _step(deltas, old.state, -1, -old.body_bytes)
+            _step(deltas, new.state, 1, new.body_bytes)
+            self.count(**deltas)
+        if old.grp is not None:
+            self.free_next(old.grp)
+
+    def put(self, row: Row) -> None:
+        """A row for a file that had none, whatever its state; a group's head where its group has none."""
+        if row.grp is not None and row.state in ("ready", "scheduled"):
+            row = row._replace(held=1 if self._group_has_head(row.grp) else 0)
+        self._db.execute(_INSERT, row)
+        deltas = {"enqueued": 1}
+        _step(deltas, row.state, 1, row.body_bytes)
+        self.count(**deltas)
+
+    def remove(self, row: Row) -> None:
+        """A row whose message is gone."""
+        self._db.execute("DELETE FROM messages WHERE id = ?", (row.id,))
+        deltas: dict[str, int] = {}
+        _step(deltas, row.state, -1, -row.body_bytes)
+        self.count(**deltas)
+        if row.grp is not None:
+            self.free_next(row.grp)
+
+    def extend(self, id: str, deadline_boot_ms: int | None, deadline_at_ms: int) -> None:
+        """The deadline of a claim, and the file's time that says the same."""
+        self._db.execute(
+            "UPDATE messages SET deadline_boot_ms = ?, deadline_at_ms = ? WHERE id = ?",
+            (deadline_boot_ms, deadline_at_ms, id),
+        )
+
+    # Groups: exactly one open message of each is not held
+
+    def _group_has_head(self, grp: str) -> bool:
+        found = self._db.execute(
+            f"SELECT 1 FROM messages WHERE grp = ? AND held = 0 AND {_OPEN_STATES} LIMIT 1", (grp,)
+        ).fetchone()
+        return found is not None
+
+    def free_next(self, grp: str) -> None:
+        """Where no open message of the group is its head, the first one becomes it."""
+        if not self._group_has_head(grp):
+            self._db.execute(
+                "UPDATE messages SET held = 0 WHERE id = (SELECT id FROM messages WHERE grp = ? AND held = 1"
+                f" AND {_OPEN_STATES} ORDER BY id LIMIT 1)",
+                (grp,),
+            )
+
+    # One row
+
+    def row(self, id: str) -> Row | None:
+        """The row of a message, within the transaction under way."""
+        found = self._db.execute(f"SELECT {_COLUMNS} FROM messages WHERE id = ?", (id,)).fetchone()
+        return None if found is None else Row._make(found)
+
+    # Who holds what
+
+    def claims_of(self, holder: str, limit: int) -> list[Row]:
+        """Claims of one holder."""
+        rows: list[Row] = []
+        for letter in "kl":
+            found = self._db.execute(
+                f"SELECT {_COLUMNS} FROM messages WHERE state = 'claimed' AND nonce > ? AND nonce < ? LIMIT ?",
+                (letter + holder, letter + holder + "~", limit - len(rows)),
+            )
+            rows += map(Row._make, found)
+        return rows
+
+    def claims_past(self, boot_ms: int, limit: int) -> list[Row]:
+        """Claims whose deadline has passed, the first ones first."""
+        found = self._db.execute(
+            f"SELECT {_COLUMNS} FROM messages WHERE deadline_boot_ms <= ? ORDER BY deadline_boot_ms LIMIT ?",
+            (boot_ms, limit),
+        )
+        return [Row._make(row) for row in found]
+
+    def expired(self, now_ms: int, limit: int) -> list[Row]:
+        """Waiting messages past their time to live."""
+        found = self._db.execute(
+            f"SELECT {_COLUMNS} FROM messages WHERE expires_at_ms <= ? AND expires_at_ms IS NOT NULL"
+            " AND state IN ('ready', 'scheduled') ORDER BY expires_at_ms LIMIT ?",
+            (now_ms, limit),
+        )
+        return [Row._make(row) for row in found]
+
+    def ended(self, state: str, before_ms: int, limit: int) -> list[Row]:
+        """Rows that became done, dead or settled up to an instant, oldest first."""
+        found = self._db.execute(
+            f"SELECT {_COLUMNS} FROM messages WHERE state = ? AND ended_at_ms <= ? AND ended_at_ms IS NOT NULL"
+            " ORDER BY ended_at_ms, id LIMIT ?",
+            (state, before_ms, limit),
+        )
+        return [Row._make(row) for row in found]
+
+    def some_of(self, state: str, limit: int) -> list[Row]:
+        """Some of a state, to be deleted."""
+        text = f"SELECT {_COLUMNS} FROM messages WHERE state = '{state}' LIMIT ?"
+        if state in ("done", "dead"):
+            text = text.replace("LIMIT", "AND ended_at_ms IS NOT NULL LIMIT")
+        return [Row._make(row) for row in self._db.execute(text, (limit,))]
+
+    # Deduplication
+
+    def key(self, dedup_key: str) -> Key | None:
+        """What is known of a key."""
+        row = self._db.execute(
+            "SELECT id, until_at_ms, reserved FROM keys WHERE dedup_key = ?", (dedup_key,)
+        ).fetchone()
+        return None if row is None else Key(row[0], row[1], bool(row[2]))
+
+    def keep_key(self, dedup_key: str, key: Key) -> None:
+        """Remember a key, or a reservation of it."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)", (dedup_key, key.id, key.until_at_ms, int(key.reserved))
+        )
+
+    def forget_key(self, dedup_key: str, id: str) -> None:
+        """Forget a key that names this message."""
+        self._db.execute("DELETE FROM keys WHERE dedup_key = ? AND id = ?", (dedup_key, id))
+
+    def forget_keys_before(self, now_ms: int, limit: int) -> int:
+        """Forget keys whose window has ended; returns how many."""
+        return self._db.execute(
+            "DELETE FROM keys WHERE dedup_key IN (SELECT dedup_key FROM keys WHERE until_at_ms <= ? LIMIT ?)",
+            (now_ms, limit),
+        ).rowcount
+
+    # Counts
+
+    def count(self, **deltas: int) -> None:
+        """Add to the ledger's present row."""
+        if deltas:
+            sets = ", ".join(f"{column} = {column} + ?" for column in deltas)
+            self._db.execute(f"UPDATE ledger SET {sets} {_NOW}", tuple(deltas.values()))
+
+    def counts(self) -> Counts:
+        """The ledger's present row, within the transaction under way."""
+        return _counts(self._db.execute("SELECT * FROM ledger ORDER BY minute DESC LIMIT 1").fetchone())
+
+    def wrong_counts(self) -> list[tuple[str, int, int]]:
+        """Columns of the ledger that are not what the rows add up to: (column, kept, real). Reads every row."""
+        kept = self.counts()._asdict()
+        real = dict.fromkeys(
+            (f"{state}{suffix}" for state in ("ready", "scheduled", "claimed", "done", "dead") for suffix in ("", "_bytes")),
+            0,
+        )
+        for state, number, size in self._db.execute(
+            "SELECT state, count(*), coalesce(sum(body_bytes), 0) FROM messages WHERE state <> 'settled' GROUP BY state"
+        ).fetchall():
+            real[state], real[f"{state}_bytes"] = number, size
+        return [(column, kept[column], value) for column, value in real.items() if kept[column] != value]
+
+    def forget_minutes(self, now_ms: int) -> None:
+        """Drop history that is older than it is kept."""
+        self._db.execute("DELETE FROM ledger WHERE minute < ?", (now_ms // 60_000 - _HISTORY_MINUTES,))
+
+    # Itself
+
+    def info(self) -> Info:
+        """What the index knows of itself."""
+        columns = ", ".join(Info._fields)
+        return Info._make(self._db.execute(f"SELECT {columns} FROM info").fetchone())
+
+    def set_info(self, **values: int | str) -> None:
+        """Change what it knows of itself."""
+        sets = ", ".join(f"{column} = ?" for column in values)
+        self._db.execute(f"UPDATE info SET {sets}", tuple(values.values()))
+
+    def take_turn(self, column: str, now_boot_ms: int, next_boot_ms: int) -> bool:
+        """Compare and set: True for the one caller who is to do what is due. A time of another boot is due, too."""
+        return (
+            self._db.execute(
+                f"UPDATE info SET {column} = ? WHERE {column} <= ? OR {column} > ?",
+                (next_boot_ms, now_boot_ms, now_boot_ms + _DAY_MS),
+            ).rowcount
+            == 1
+        )
+
+
+def is_due(next_boot_ms: int, now_boot_ms: int) -> bool:
+    """Whether a turn is due; a time of another boot, far ahead, is due as well."""
+    return next_boot_ms <= now_boot_ms or next_boot_ms > now_boot_ms + _DAY_MS
+
+
+def _step(deltas: dict[str, int], state: str, number: int, size: int) -> None:
+    """Count a state in or out; a settled row counts nowhere."""
+    if state != "settled":
+        deltas[state] = deltas.get(state, 0) + number
+        deltas[state + "_bytes"] = deltas.get(state + "_bytes", 0) + size
+
+
+def _counts(row: Sequence[Any]) -> Counts:
+    buckets = len(BUCKETS_S)
+    plain = len(Counts._fields) - 2
+    return Counts(*row[:plain], tuple(row[plain : plain + buckets]), tuple(row[plain + buckets :]))
+
+
+# Looking, on the connection for it. Each is one statement, so that it sees one instant.
+
+_ORDERS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ready": ("held, priority DESC, id", ("held", "-priority", "id")),
+    "scheduled": ("due_at_ms, id", ("due_at_ms", "id")),
+    "claimed": ("id", ("id",)),
+    "done": ("ended_at_ms, id", ("ended_at_ms", "id")),
+    "dead": ("ended_at_ms, id", ("ended_at_ms", "id")),
+}
+
+
+def look_row(db: sqlite3.Connection, id: str) -> Row | None:
+    """The row of a message."""
+    found = db.execute(f"SELECT {_COLUMNS} FROM messages WHERE id = ?", (id,)).fetchone()
+    return None if found is None else Row._make(found)
+
+
+def look_waiting_among(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
+    """Which of these, at most a few hundred, have a row that says they are in `new/`."""
+    marks = ", ".join("?" * len(ids))
+    found = db.execute(f"SELECT id FROM messages WHERE id IN ({marks}) AND state IN ('ready', 'scheduled')", ids)
+    return {row[0] for row in found}
+
+
+def look_counts(db: sqlite3.Connection) -> Counts:
+    """The ledger's present row."""
+    return _counts(db.execute("SELECT * FROM ledger ORDER BY minute DESC LIMIT 1").fetchone())
+
+
+def look_page(
+    db: sqlite3.Connection, state: State, conditions: Sequence[tuple[str, Any]], after: Sequence[Any], limit: int
+) -> list[Row]:
+    """A page of a state, after the row with the key `after` (see `page_key`)."""
+    order, parts = _ORDERS[state]
+    where = ["state = ?"]
+    if state in ("done", "dead"):
+        where.append("ended_at_ms IS NOT NULL")
+    values: list[Any] = [state]
+    for condition, value in conditions:
+        where.append(condition)
+        values.append(value)
+    if after:
+        where.append(f"({', '.join(parts)}) > ({', '.join('?' * len(parts))})")
+        values += after
+        if state == "ready":
+            # The row value alone would be compared with every row before it; this bounds the walk through the index.
+            where.append("held >= ?")
+            values.append(after[0])
+    # The state stands in the text, so that the partial indexes are used.
+    text = f"SELECT {_COLUMNS} FROM messages WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"
+    text = text.replace("state = ?", f"state = '{state}'", 1)
+    return [Row._make(row) for row in db.execute(text, (*values[1:], limit))]
+
+
+def look_page_ids(
+    db: sqlite3.Connection, state: State, conditions: Sequence[tuple[str, Any]], limit: int
+) -> list[str]:
+    """The ids of all of a state that meet the conditions, oldest first; at most `limit`, -1 for all."""
+    where = "".join(f" AND {condition}" for condition, _ in conditions)
+    text = f"SELECT id FROM messages WHERE state = '{state}'{where} ORDER BY id LIMIT ?"
+    return [row[0] for row in db.execute(text, (*(value for _, value in conditions), limit))]
+
+
+def page_parts(state: State) -> int:
+    """How many parts a page's key has."""
+    return len(_ORDERS[state][1])
+
+
+def page_key(state: State, row: Row) -> tuple[Any, ...]:
+    """What `look_page` continues after."""
+    values = row._asdict()
+    return tuple(-values[part[1:]] if part[0] == "-" else values[part] for part in _ORDERS[state][1])
+
+
+def look_search(db: sqlite3.Connection, text: str, limit: int) -> list[Row]:
+    """Rows whose id begins with, or whose label or reason contains `text`."""
+    found = []
+    if text and all(char in "0123456789abcdef-" for char in text):
+        found = db.execute(
+            f"SELECT {_COLUMNS} FROM messages WHERE id >= ? AND id < ? AND state <> 'settled' LIMIT ?",
+            (text, text + "~", limit),
+        ).fetchall()
+    if len(found) < limit:
+        pattern = like(text)
+        found += db.execute(
+            f"SELECT {_COLUMNS} FROM messages WHERE state <> 'settled' AND NOT (id >= ? AND id < ?)"
+            " AND (label LIKE ? ESCAPE '\\' OR reason LIKE ? ESCAPE '\\') LIMIT ?",
+            (text, text + "~", pattern, pattern, limit - len(found)),
+        ).fetchall()
+    return [Row._make(row) for row in found]
+
+
+def like(text: str) -> str:
+    """A pattern for LIKE that finds `text` anywhere, taking it literally."""
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"
+
+
+def look_oldest_ready(db: sqlite3.Connection) -> int | None:
+    """When the oldest deliverable message became ready; one seek a priority."""
+    found = [
+        db.execute(
+            "SELECT ready_at_ms FROM messages WHERE state = 'ready' AND held = 0 AND priority = ? ORDER BY id LIMIT 1",
+            (priority,),
+        ).fetchone()
+        for priority in range(10)
+    ]
+    return min((row[0] for row in found if row is not None), default=None)
+
+
+def look_next_due(db: sqlite3.Connection) -> int | None:
+    """When the first scheduled message is due."""
+    row = db.execute("SELECT due_at_ms FROM messages WHERE state = 'scheduled' ORDER BY due_at_ms LIMIT 1").fetchone()
+    return None if row is None else row[0]
+
+
+def look_ready(db: sqlite3.Connection) -> Row | None:
+    """The next message in delivery order."""
+    row = db.execute(_FIRST_READY, (1, 0)).fetchone()
+    return None if row is None else Row._make(row)
+
+
+def look_reasons(db: sqlite3.Connection) -> list[tuple[str, int]]:
+    """The reasons of dead letters, the most frequent first."""
+    return db.execute(
+        "SELECT coalesce(reason, ''), count(*) FROM messages WHERE state = 'dead' AND ended_at_ms IS NOT NULL"
+        " GROUP BY 1 ORDER BY 2 DESC, 1"
+    ).fetchall()
+
+
+def look_ended_totals(db: sqlite3.Connection, state: str, before_ms: int) -> tuple[int, int]:
+    """How many became done or dead up to an instant, and their bytes."""
+    row = db.execute(
+        "SELECT count(*), coalesce(sum(body_bytes), 0) FROM messages WHERE state = ? AND ended_at_ms <= ?"
+        " AND ended_at_ms IS NOT NULL",
+        (state, before_ms),
+    ).fetchone()
+    return row[0], row[1]
+
+
+def look_minutes(db: sqlite3.Connection, since_minute: int) -> list[Counts]:
+    """The ledger from the row before `since_minute` on, oldest first."""
+    rows = db.execute(
+        "SELECT * FROM ledger WHERE minute >= coalesce((SELECT max(minute) FROM ledger WHERE minute < ?), 0)"
+        " ORDER BY minute",
+        (since_minute,),
+    )
+    return [_counts(row) for row in rows]
+
+
+def look_holders(db: sqlite3.Connection) -> list[str]:
+    """The holders that claims name; one seek for each, however many claims it has."""
+    found = set()
+    for letter in "kl":
+        after = letter
+        while row := db.execute(
+            "SELECT nonce FROM messages WHERE state = 'claimed' AND nonce > ? AND nonce < ? ORDER BY nonce LIMIT 1",
+            (after, letter + "~"),
+        ).fetchone():
+            found.add(row[0][1:7])
+            after = row[0][:7] + "~"
+    return sorted(found)
+
+
+def look_overdue(db: sqlite3.Connection, boot_ms: int, now_ms: int) -> tuple[bool, bool]:
+    """Whether a claim is past its deadline, and whether a waiting message is past its time to live."""
+    late = db.execute("SELECT 1 FROM messages WHERE deadline_boot_ms <= ? LIMIT 1", (boot_ms,)).fetchone()
+    expired = db.execute(
+        "SELECT 1 FROM messages WHERE expires_at_ms <= ? AND expires_at_ms IS NOT NULL"
+        " AND state IN ('ready', 'scheduled') LIMIT 1",
+        (now_ms,),
+    ).fetchone()
+    return late is not None, expired is not None
+
+
+def look_claimed_among(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
+    """Which of these, at most a few hundred, have a row that says they are in `cur/`."""
+    marks = ", ".join("?" * len(ids))
+    found = db.execute(f"SELECT id FROM messages WHERE id IN ({marks}) AND state = 'claimed'", ids)
+    return {row[0] for row in found}
+
+
+def look_rows(db: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Row]:
+    """The rows of these messages, at most a few hundred."""
+    marks = ", ".join("?" * len(ids))
+    found = db.execute(f"SELECT {_COLUMNS} FROM messages WHERE id IN ({marks})", ids)
+    return {row[0]: Row._make(row) for row in found}
+
+
+def look_known_among(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
+    """Which of these, at most a few hundred, have a row."""
+    marks = ", ".join("?" * len(ids))
+    return {row[0] for row in db.execute(f"SELECT id FROM messages WHERE id IN ({marks})", ids)}
+
+
+def look_claims(db: sqlite3.Connection) -> Iterator[tuple[str | None, int]]:
+    """Nonces of claims, with when they began."""
+    return iter(db.execute("SELECT nonce, claimed_at_ms FROM messages WHERE state = 'claimed'").fetchall())
+
+
+def look_ids(db: sqlite3.Connection, after: str, limit: int) -> list[Row]:
+    """All rows in the order of their ids."""
+    found = db.execute(f"SELECT {_COLUMNS} FROM messages WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
+    return [Row._make(row) for row in found]
+
+
+def look_info(db: sqlite3.Connection) -> Info:
+    """What the index knows of itself."""
+    return Info._make(db.execute(f"SELECT {', '.join(Info._fields)} FROM info").fetchone())

@@ -1,0 +1,95 @@
+"""Making rows say what the files say: for one message when its file is not where its row says, and when time is up.
+
+Everything here runs inside `with session.write() as index`. Section 9 of docs/spool-format.md: mend, expire.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+
+from spoolq.spool import moves
+from spoolq.spool.directory import path_in
+from spoolq.spool.index import Index, Row, look_row
+from spoolq.spool.meta import Meta, read_meta
+from spoolq.spool.names import Name, format_name
+from spoolq.spool.rebuilding import row_of_file
+from spoolq.spool.session import Session
+
+__all__ = ["expire", "look_row", "mend", "mend_ready", "put_row"]
+
+log = logging.getLogger("spoolq.spool")
+
+MEND_AT_ONCE = 1000
+
+
+def mend(session: Session, index: Index, rows: Sequence[Row]) -> None:
+    """Look where the files of these rows are, in one listing, and make the rows so."""
+    places = session.directory.locate(row.id for row in rows)
+    for row in rows:
+        found = places[row.id]
+        if not found:
+            log.info("row.removed id=%s state=%s reason=no file", row.id, row.state)
+            index.remove(row)
+            continue
+        directory, text, name = found[0]
+        for place, other, parsed in found:
+            if place == session.directory.of_state(row.state) and other == moves.name_of(row):
+                directory, text, name = place, other, parsed
+        _follow(session, index, row, directory, text, name)
+
+
+def _follow(session: Session, index: Index, row: Row, directory: str, text: str, name: Name) -> None:
+    """The row becomes what its file's place and name say."""
+    try:
+        found = os.lstat(f"{directory}/{text}")
+    except FileNotFoundError:  # RACE: moved by hand again; whoever meets it next mends it.
+        return
+    meta = read_meta(session.directory, name.id)
+    has_meta = os.path.exists(session.directory.meta_path(name.id))
+    if directory == session.directory.new and name.nonce is not None:
+        name = _without_nonce(session, directory, text, name)
+    new = row_of_file(directory, name, found, meta, has_meta, session.clock, session.settings)
+    held = 0
+    if new.grp is not None and new.state in ("ready", "scheduled"):
+        # Back from the dead it stands behind whoever is its group's head; `change` frees it where there is none.
+        held = row.held if row.state in ("ready", "scheduled", "claimed") else 1
+    new = new._replace(held=held, enqueued_at_ms=row.enqueued_at_ms)
+    log.info("row.mended id=%s was=%s now=%s", row.id, row.state, new.state)
+    index.change(row, new)
+
+
+def _without_nonce(session: Session, directory: str, text: str, name: Name) -> Name:
+    """Put back by hand from `cur/`: the claim's nonce means nothing in `new/`."""
+    plain = name._replace(nonce=None)
+    session.directory.move(f"{directory}/{text}", path_in(directory, plain))
+    return plain
+
+
+def mend_ready(session: Session, index: Index) -> None:
+    """The first ready row's file is gone: mend all of the next rows whose files are, in one listing."""
+    directory = session.directory
+    missing = [
+        row for row in index.first_ready(MEND_AT_ONCE) if not os.path.lexists(f"{directory.new}/{moves.name_of(row)}")
+    ]
+    mend(session, index, missing)
+
+
+def expire(session: Session, index: Index, row: Row) -> None:
+    """A waiting message past its time to live: to `dead/`, or deleted where the queue says so."""
+    if session.settings.retention.expired == "delete":
+        moves.remove(session, index, row)
+        moves.remove_meta(session, [row.id] if row.has_meta else [])
+        return
+    entry = moves.history_entry(row, "expired", "expired", session.clock.wall_ms())
+    if moves.to_dead(session, index, row, "expired", entry) is None:
+        mend(session, index, [row])
+
+
+def put_row(session: Session, index: Index, directory: str, name: Name) -> None:
+    """A row for a file that has none."""
+    found = os.lstat(f"{directory}/{format_name(*name)}")
+    has_meta = os.path.exists(session.directory.meta_path(name.id))
+    meta = read_meta(session.directory, name.id) if has_meta else Meta()
+    index.put(row_of_file(directory, name, found, meta, has_meta, session.clock, session.settings))

@@ -1,0 +1,196 @@
+"""What is kept of a message beside its body: what came with it, and the history of its deliveries.
+
+Section 3 of docs/spool-format.md: one JSON object a line in `meta/<id>.jsonl`, which is there only where there is
+something to say. Reading never fails on what it finds there: a line that is not whole is left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from spoolq.models import Attempt
+from spoolq.spool.directory import QueueDirectory
+
+log = logging.getLogger("spoolq.spool")
+
+_ATTEMPT_DEFAULTS = {"reason": "", "nonce": "", "stderr": "", "host": "", "pid": 0}
+_READ_MAX_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """What came with a message. name: the exact one, where it is not the label of the file name."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str | None = None
+    dedup_key: str | None = None
+    dedup_until_ms: int | None = None
+    group: str | None = None
+    expires_at_ms: int | None = None
+    name: str | None = None
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to write."""
+        return self == _NOTHING
+
+
+_NOTHING = Arrival()
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """A whole metadata file."""
+
+    arrival: Arrival = _NOTHING
+    history: tuple[Attempt, ...] = ()
+
+
+def arrival_line(arrival: Arrival) -> bytes:
+    """The first line of a metadata file."""
+    value: dict[str, Any] = {"kind": "message"}
+    for key in ("content_type", "dedup_key", "dedup_until_ms", "group", "expires_at_ms"):
+        if (part := getattr(arrival, key)) is not None:
+            value[key] = part
+    if arrival.headers:
+        value["headers"] = dict(arrival.headers)
+    if arrival.name is not None:
+        try:
+            arrival.name.encode()
+            value["name"] = arrival.name
+        except UnicodeEncodeError:
+            value["name_b64"] = base64.b64encode(os.fsencode(arrival.name)).decode("ascii")
+    return _line(value)
+
+
+def attempt_line(attempt: Attempt) -> bytes:
+    """A further line: a delivery that ended, or a person's redrive or replay."""
+    value: dict[str, Any] = {"kind": "attempt"}
+    for key, part in asdict(attempt).items():
+        if part is not None and part != _ATTEMPT_DEFAULTS.get(key):
+            value[key] = part
+    return _line(value)
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+def write_arrival(directory: QueueDirectory, id: str, arrival: Arrival, *, sync: bool) -> None:
+    """Write the first line, before the message is there: in `tmp/`, [synced,] renamed into `meta/`, [which is synced]."""
+    directory.files.write_whole(
+        directory.temporary(id + ".meta"), directory.meta_path(id), arrival_line(arrival), sync=sync
+    )
+
+
+def append_attempt(directory: QueueDirectory, id: str, attempt: Attempt, *, sync: bool) -> bool:
+    """Append a delivery that ended, by one write; False, with a warning, where that cannot be done."""
+    files = directory.files
+    line = attempt_line(attempt)
+    try:
+        fd = directory.helped(lambda: files.open_append(directory.meta_path(id)))
+        try:
+            end = os.lseek(fd, 0, os.SEEK_END)
+            torn = end > 0 and os.pread(fd, 1, end - 1) != b"\n"
+            directory.helped(lambda: files.write(fd, b"\n" + line if torn else line))
+            if sync:
+                files.fsync(fd)
+        finally:
+            files.close(fd)
+    except OSError as error:
+        log.warning("history.not_written id=%s error=%s", id, error)
+        return False
+    return True
+
+
+def read_meta(directory: QueueDirectory, id: str) -> Meta:
+    """What is kept of a message; nothing where there is no file."""
+    try:
+        with open(directory.meta_path(id), "rb") as file:
+            lines = file.read(_READ_MAX_BYTES).split(b"\n")
+    except FileNotFoundError:
+        return Meta()
+    arrival, history = _NOTHING, []
+    for line in lines:
+        value = _read_line(line)
+        if value.get("kind") == "message" and arrival is _NOTHING:
+            arrival = _arrival(value)
+        elif value.get("kind") == "attempt" and (attempt := _attempt(value)) is not None:
+            history.append(attempt)
+    return Meta(arrival, tuple(history))
+
+
+def read_arrival(directory: QueueDirectory, id: str) -> Arrival:
+    """What came with a message; nothing where there is no file."""
+    try:
+        with open(directory.meta_path(id), "rb") as file:
+            value = _read_line(file.readline(_READ_MAX_BYTES))
+    except FileNotFoundError:
+        return _NOTHING
+    return _arrival(value) if value.get("kind") == "message" else _NOTHING
+
+
+def _read_line(line: bytes) -> dict[str, Any]:
+    """A line's object; an empty one where it is torn or is something else."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 53 else None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _arrival(value: Mapping[str, Any]) -> Arrival:
+    """Only what has the right type: the file may have been edited by hand."""
+    headers = value.get("headers")
+    name = _text(value.get("name"))
+    if (encoded := _text(value.get("name_b64"))) is not None:
+        try:
+            name = os.fsdecode(base64.b64decode(encoded, validate=True))
+        except ValueError:
+            name = None
+    return Arrival(
+        headers={k: v for k, v in headers.items() if isinstance(v, str)} if isinstance(headers, dict) else {},
+        content_type=_text(value.get("content_type")),
+        dedup_key=_text(value.get("dedup_key")),
+        dedup_until_ms=_whole(value.get("dedup_until_ms")),
+        group=_text(value.get("group")),
+        expires_at_ms=_whole(value.get("expires_at_ms")),
+        name=name,
+    )
+
+
+def _attempt(value: Mapping[str, Any]) -> Attempt | None:
+    attempt, outcome, ended = _whole(value.get("attempt")), _text(value.get("outcome")), _whole(value.get("ended_at_ms"))
+    if attempt is None or outcome is None or ended is None:
+        return None
+    return Attempt(
+        attempt=attempt,
+        outcome=outcome,
+        ended_at_ms=ended,
+        reason=_text(value.get("reason")) or "",
+        nonce=_text(value.get("nonce")) or "",
+        duration_s=_number(value.get("duration_s")),
+        exit_status=_whole(value.get("exit_status")),
+        signal=_whole(value.get("signal")),
+        stderr=_text(value.get("stderr")) or "",
+        host=_text(value.get("host")) or "",
+        pid=_whole(value.get("pid")) or 0,
+    )

@@ -1,0 +1,168 @@
+"""The moves that end a delivery or start a message anew: a file and its row, changed together.
+
+Every function here runs inside `with session.write() as index`: it renames (the commit point) and changes the row,
+which the end of the `with` commits. Section 5 of docs/spool-format.md: the "back to new" transitions are one function.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+from functools import cache
+
+from spoolq.errors import LeaseLost
+from spoolq.models import Attempt
+from spoolq.spool.directory import path_in
+from spoolq.spool.index import Index, Row
+from spoolq.spool.meta import append_attempt, read_arrival
+from spoolq.spool.names import Name, format_name
+from spoolq.spool.rebuilding import summary
+from spoolq.spool.session import Session
+
+
+@cache
+def host() -> str:
+    """This machine's name, for the history."""
+    return socket.gethostname()
+
+
+def name_of(row: Row) -> str:
+    """The file name that a row calls for."""
+    return format_name(row.id, row.priority, row.due_at_ms, row.attempts, _nonce_in_name(row), row.label)
+
+
+def _nonce_in_name(row: Row) -> str | None:
+    return row.nonce if row.state in ("claimed", "done") else None
+
+
+def path_of(session: Session, row: Row) -> str:
+    """Where the file of a row should be."""
+    return f"{session.directory.of_state(row.state)}/{name_of(row)}"
+
+
+def fenced(index: Index, id: str, nonce: str, op: str) -> Row:
+    """The row of this very delivery, or LeaseLost."""
+    row = index.row(id)
+    if row is None or row.nonce != nonce or row.state != "claimed":
+        raise lease_lost(id, op, row)
+    return row
+
+
+def lease_lost(id: str, op: str, row: Row | None) -> LeaseLost:
+    """The error for a receipt whose claim has ended."""
+    now = "is gone" if row is None or row.state == "settled" else f"is {row.state} now"
+    hint = "Stop working on it: it has been, or will be, delivered to somebody else"
+    return LeaseLost(f"this delivery of {id} has ended, and the message {now}", op=op, message_id=id, hint=hint)
+
+
+def history_entry(row: Row, outcome: str, reason: str, now_ms: int, details: Attempt | None = None) -> Attempt:
+    """The line of history for a delivery that ends now."""
+    base = details or Attempt(attempt=0, outcome="", ended_at_ms=0, host=host(), pid=os.getpid())
+    duration = base.duration_s
+    if duration is None and row.claimed_at_ms is not None:
+        duration = max(0, now_ms - row.claimed_at_ms) / 1000
+    return replace(
+        base,
+        attempt=row.attempts,
+        outcome=outcome,
+        ended_at_ms=now_ms,
+        reason=reason or base.reason,
+        nonce=row.nonce or "",
+        duration_s=duration,
+        host=base.host or host(),
+        pid=base.pid or os.getpid(),
+    )
+
+
+def note(session: Session, row: Row, entry: Attempt | None) -> Row:
+    """Append to the history; the row then knows that there is metadata."""
+    if entry is None or not append_attempt(session.directory, row.id, entry, sync=session.syncs_moves):
+        return row
+    return row._replace(has_meta=1)
+
+
+def back_to_new(
+    session: Session,
+    index: Index,
+    row: Row,
+    *,
+    due_at_ms: int | None = None,
+    attempts: int | None = None,
+    priority: int | None = None,
+    entry: Attempt | None = None,
+    **totals: int,
+) -> Row | None:
+    """Any state to `new/`: requeue, release, reap, redrive, replay, run now, change of priority.
+
+    due_at_ms: `t=` of the new name, None for at once. attempts, priority: as they were unless given. entry: the line
+    of history, written first. totals: what the ledger counts, such as failed=1. Returns the new row, or None where
+    the file is not where the row says: the caller mends it.
+    """
+    now = session.clock.wall_ms()
+    noted = note(session, row, entry)
+    attempts = row.attempts if attempts is None else attempts
+    priority = row.priority if priority is None else priority
+    name = Name(row.id, priority, due_at_ms, attempts, None, row.label)
+    if not session.directory.move(path_of(session, row), path_in(session.directory.new, name)):
+        return None
+    waiting = row.state in ("ready", "scheduled")
+    new = noted._replace(
+        state="scheduled" if due_at_ms is not None and due_at_ms > now else "ready",
+        priority=priority,
+        due_at_ms=due_at_ms,
+        attempts=attempts,
+        nonce=None,
+        ready_at_ms=due_at_ms or (row.ready_at_ms if waiting and row.state == "ready" else now),
+        claimed_at_ms=None,
+        ended_at_ms=None,
+        deadline_boot_ms=None,
+        deadline_at_ms=None,
+        expires_at_ms=None if row.state in ("dead", "done") else row.expires_at_ms,
+        held=row.held if row.state not in ("dead", "done") else int(row.grp is not None),
+        reason=summary(entry.reason) if entry is not None and entry.reason else row.reason,
+    )
+    index.change(row, new, **totals)
+    return new
+
+
+def to_dead(session: Session, index: Index, row: Row, reason: str, entry: Attempt | None) -> Row | None:
+    """Any state to `dead/`; None where the file is not where the row says."""
+    noted = note(session, row, entry)
+    name = Name(row.id, row.priority, row.due_at_ms, row.attempts, None, row.label)
+    if not session.directory.move(path_of(session, row), path_in(session.directory.dead, name)):
+        return None
+    new = noted._replace(
+        state="dead",
+        nonce=None,
+        held=0,
+        claimed_at_ms=None,
+        ended_at_ms=session.clock.wall_ms(),
+        deadline_boot_ms=None,
+        deadline_at_ms=None,
+        reason=summary(reason),
+    )
+    index.change(row, new, gave_up=1)
+    return new
+
+
+def remove(session: Session, index: Index, row: Row) -> None:
+    """Delete a message for good; that its file is gone already is as well."""
+    session.directory.remove(path_of(session, row))
+    index.remove(row)
+
+
+def remove_meta(session: Session, ids: list[str]) -> None:
+    """After a deletion: the metadata goes, unless a deduplication window still needs it (sweep sees to those)."""
+    now = session.clock.wall_ms()
+    for id in ids:
+        until = read_arrival(session.directory, id).dedup_until_ms
+        if until is None or until <= now:
+            session.directory.remove(session.directory.meta_path(id))
+
+
+def sync_moved(session: Session, *directories: str) -> None:
+    """With durability "full": bring what was renamed to the disk, destination first, after the lock is free."""
+    if session.syncs_moves:
+        for directory in dict.fromkeys(directories):
+            session.directory.files.sync_directory(directory)

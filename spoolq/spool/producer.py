@@ -1,0 +1,462 @@
+"""Enqueueing: a body and what came with it become a file in `new/`, and then a row.
+
+Section 5 of docs/spool-format.md, transitions enqueue, enqueue_keyed and enqueue_file_move. The rename into `new/` is
+the commit point; the row is a convenience, and an enqueue does not fail for want of it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+from spoolq import validate
+from spoolq.errors import Busy, MessageTooLarge, SpoolqError, StorageError, TryAgain, UnsafeFile, storage_error
+from spoolq.models import NewMessage
+from spoolq.spool.files import open_message
+from spoolq.spool.index import Index, Key
+from spoolq.spool.meta import Arrival, write_arrival
+from spoolq.spool.names import clean_name, format_name
+from spoolq.spool.probe import Writer, take_lease
+from spoolq.spool.room import Room
+from spoolq.spool.session import IndexDamaged, Session, translated
+
+log = logging.getLogger("spoolq.spool")
+
+ROW_BUSY_S = 1.0
+"""An enqueue waits at most this long for the lock: its message is safe already, and the next scan adds the row."""
+
+BATCH = 256
+_SYNC_THREADS = 8
+_WRITER_POLL_S = 0.002
+
+Body = bytes | bytearray | memoryview | BinaryIO
+Write = Callable[[int], int]
+"""Writes a body to a descriptor, and returns its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A message whose body is in `tmp/`, on its way to `new/`."""
+
+    id: str
+    file_name: str
+    label: str | None
+    size: int
+    new: NewMessage
+    arrival: Arrival
+    due_at_ms: int | None
+    enqueued_at_ms: int
+    fd: int = -1
+
+
+class Producer:
+    """Everything that puts messages into one queue."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._directory = session.directory
+        self._files = session.directory.files
+        self.room = Room(session)
+
+    # The three ways in
+
+    def enqueue(self, body: Body, new: NewMessage) -> str:
+        """One message; `new` holds everything but the body."""
+        if isinstance(body, bytes | bytearray | memoryview):
+            size = len(body) if not isinstance(body, memoryview) else body.nbytes
+            self.room.check_size(size)
+            self.room.check(size)
+            data = body
+            return self._enqueue(lambda fd: self._write(fd, data, size), new)
+        if not hasattr(body, "read") or isinstance(body, io.TextIOBase):
+            raise validate.wrong_body(body)
+        self.room.check(0)
+        file = body
+        return self._enqueue(lambda fd: self._copy(fd, file), new)
+
+    def enqueue_file(self, path: str, new: NewMessage, *, move: bool) -> str:
+        """A file: copied within the kernel, or with `move` renamed, where it is on the same device."""
+        with translated("enqueue_file", path):
+            source = open_message(path)
+        try:
+            found = os.fstat(source)
+            self.room.check_size(found.st_size)
+            same_device = found.st_dev == os.stat(self._directory.new).st_dev
+            if move and same_device:
+                return self._enqueue_moved(path, source, found, new)
+            self.room.check(found.st_size)
+            id = self._enqueue(lambda fd: self._copy_range(source, fd, found.st_size), new)
+        finally:
+            os.close(source)
+        if move:
+            with translated("enqueue_file", path):
+                self._files.unlink_if_there(path)
+        return id
+
+    def enqueue_many(self, messages: Iterable[NewMessage | bytes]) -> list[str]:
+        """Many, in order: in runs of those without a key, which share a directory sync and a transaction."""
+        ids: list[str] = []
+        run: list[NewMessage] = []
+        for message in messages:
+            new = validate.as_new_message(message)
+            if new.dedup_key is None:
+                run.append(new)
+                if len(run) < BATCH:
+                    continue
+            ids += self._enqueue_run(run)
+            run = []
+            if new.dedup_key is not None:
+                ids.append(self.enqueue(new.body, new))
+        return ids + self._enqueue_run(run)
+
+    # Bodies
+
+    def _write(self, fd: int, data: bytes | bytearray | memoryview, size: int) -> int:
+        self._files.write(fd, data)
+        return size
+
+    def _copy(self, fd: int, file: BinaryIO) -> int:
+        limit = self._session.settings.limits.body_bytes
+        size = self._files.copy(_Metered(file, self.room), fd, limit)  # type: ignore[arg-type]
+        self.room.check_size(size)
+        return size
+
+    def _copy_range(self, source: int, fd: int, size: int) -> int:
+        copied = self._files.copy_range(source, fd, size)
+        self.room.check_size(copied)
+        return copied
+
+    # One message
+
+    def _enqueue(self, write: Write, new: NewMessage) -> str:
+        self._session.refresh_settings()
+        if new.dedup_key is not None:
+            return self._enqueue_keyed(write, new, new.dedup_key)
+        prepared = self._plan(new)
+        prepared = self._write_body(prepared, write)
+        self._put_in_place([prepared])
+        self._add_rows([prepared])
+        return prepared.id
+
+    def _plan(self, new: NewMessage) -> _Prepared:
+        """Decide everything about a message but its size."""
+        now = self._session.clock.wall_ms()
+        id = self._session.clock.new_id(now)
+        due = now + round(new.delay_s * 1000) if new.delay_s else None
+        label = (clean_name(new.name) or None) if new.name is not None else None
+        expires = None
+        ttl_s = self._session.settings.ttl_s if new.ttl_s is None else new.ttl_s
+        if ttl_s:
+            expires = now + round(ttl_s * 1000)
+        if (
+            not new.headers
+            and expires is None
+            and new.content_type is None
+            and new.group is None
+            and new.dedup_key is None
+            and label == new.name
+        ):
+            arrival = _NOTHING
+        else:
+            until = None
+            if new.dedup_key is not None:
+                until = now + round(self._session.settings.dedup_window_s * 1000)
+            arrival = Arrival(
+                headers=dict(new.headers),
+                content_type=new.content_type,
+                dedup_key=new.dedup_key,
+                dedup_until_ms=until,
+                group=new.group,
+                expires_at_ms=expires,
+                name=new.name if label != new.name else None,
+            )
+        file_name = format_name(id, new.priority, due, 0, None, label)
+        return _Prepared(id, file_name, label, 0, new, arrival, due, now)
+
+    def _write_body(self, plan: _Prepared, write: Write, *, keep_open: bool = False) -> _Prepared:
+        """The body, whole and synced, in `tmp/`; nothing is left where that fails."""
+        path = self._directory.temporary(plan.id)
+        fd = -1
+        try:
+            fd = self._files.create(path)
+            if keep_open:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            size = write(fd)
+            if self._session.syncs:
+                self._files.fsync(fd)
+        except BaseException as error:
+            self._give_up(plan.id, fd)
+            if isinstance(error, OSError):
+                raise storage_error(error, "enqueue", path) from error
+            raise
+        if not keep_open:
+            self._files.close(fd)
+            fd = -1
+        return replace(plan, size=size, fd=fd) if plan.size != size or fd >= 0 else plan
+
+    def _give_up(self, id: str, fd: int = -1) -> None:
+        """Leave no litter of an enqueue that failed before its commit point."""
+        if fd >= 0:
+            os.close(fd)
+        for path in (self._directory.temporary(id), self._directory.meta_path(id)):
+            try:
+                self._files.unlink_if_there(path)
+            except OSError as error:
+                log.warning("litter.left path=%s error=%s", path, error)
+
+    def _put_in_place(self, run: list[_Prepared]) -> None:
+        """Metadata, then the rename of each (its commit point), then one sync of the directory."""
+        syncs = self._session.syncs
+        placed: list[_Prepared] = []
+        try:
+            for prepared in run:
+                if prepared.arrival is not _NOTHING:
+                    write_arrival(self._directory, prepared.id, prepared.arrival, sync=syncs)
+            for prepared in run:
+                target = f"{self._directory.new}/{prepared.file_name}"
+                self._files.rename(self._directory.temporary(prepared.id), target)
+                placed.append(prepared)
+            if syncs:
+                self._files.sync_directory(self._directory.new)
+        except BaseException as error:
+            # Not promised to anybody yet. RACE: one that was claimed meanwhile is delivered, and that is all.
+            for prepared in placed:
+                self._files.unlink_if_there(f"{self._directory.new}/{prepared.file_name}")
+            for prepared in run:
+                self._give_up(prepared.id)
+            if isinstance(error, OSError):
+                raise storage_error(error, "enqueue", self._directory.new) from error
+            raise
+
+    def _add_rows(self, run: list[_Prepared]) -> None:
+        """The rows, and a wake-up. What goes wrong here is mended by the next scan, and fails nobody's enqueue."""
+        try:
+            with self._session.write(min(ROW_BUSY_S, self._session.settings.busy_s)) as index:
+                for prepared in run:
+                    self._add_row(index, prepared)
+        except (TryAgain, StorageError) as error:
+            self._session.scan_due = True
+            level = logging.INFO if isinstance(error, Busy | IndexDamaged) else logging.WARNING
+            log.log(level, "row.left_to_scan messages=%d error=%s", len(run), error.message)
+        self._wake()
+
+    def _add_row(self, index: Index, prepared: _Prepared) -> None:
+        due = prepared.due_at_ms
+        index.add(
+            prepared.id,
+            state="ready" if due is None else "scheduled",
+            priority=prepared.new.priority,
+            due_at_ms=due,
+            attempts=0,
+            label=prepared.label,
+            body_bytes=prepared.size,
+            enqueued_at_ms=prepared.enqueued_at_ms,
+            ready_at_ms=due or prepared.enqueued_at_ms,
+            expires_at_ms=prepared.arrival.expires_at_ms,
+            grp=prepared.new.group,
+            has_meta=int(prepared.arrival is not _NOTHING),
+        )
+
+    def _wake(self) -> None:
+        try:
+            self._files.touch(self._directory.wake)
+        except OSError as error:
+            # A hint only: waiters look every few seconds by themselves.
+            log.warning("wake.not_touched error=%s", error)
+
+    # Many
+
+    def _enqueue_run(self, run: list[NewMessage]) -> list[str]:
+        """Bodies first, synced side by side, since concurrent syncs share a journal commit; then as one."""
+        if not run:
+            return []
+        self._session.refresh_settings()
+        for new in run:
+            self.room.check_size(len(new.body))
+        self.room.check(sum(len(new.body) for new in run), len(run))
+        prepared: list[_Prepared] = []
+        fds: list[int] = []
+        try:
+            for new in run:
+                plan = self._plan(new)
+                fd = self._files.create(self._directory.temporary(plan.id))
+                fds.append(fd)
+                prepared.append(replace(plan, size=len(new.body)))
+                self._files.write(fd, new.body)
+                if not self._session.syncs:
+                    self._files.close(fd)
+                    fds.pop()
+            self._sync_all(fds)
+        except BaseException as error:
+            for plan in prepared:
+                self._give_up(plan.id)
+            if isinstance(error, OSError):
+                raise storage_error(error, "enqueue_many", self._directory.tmp) from error
+            raise
+        finally:
+            for fd in fds:
+                os.close(fd)
+        self._put_in_place(prepared)
+        self._add_rows(prepared)
+        return [plan.id for plan in prepared]
+
+    def _sync_all(self, fds: list[int]) -> None:
+        if len(fds) < 4:
+            for fd in fds:
+                self._files.fsync(fd)
+            return
+        with ThreadPoolExecutor(_SYNC_THREADS, thread_name_prefix="spoolq-sync") as pool:
+            for _ in pool.map(self._files.fsync, fds):
+                pass
+
+    # One message a key
+
+    def _enqueue_keyed(self, write: Write, new: NewMessage, key: str) -> str:
+        """The first of a key is enqueued; the others are answered its id once it is safe (transition enqueue_keyed)."""
+        plan = self._plan(new)
+        fd = -1
+        # The file that a reservation names exists, locked, before the reservation does.
+        plan = self._write_body(plan, write, keep_open=True)
+        fd = plan.fd
+        try:
+            known = self._reserve(key, plan)
+            if known is not None:
+                self._give_up(plan.id)
+                return known
+            try:
+                self._put_in_place([plan])
+            except BaseException:
+                self._forget_reservation(key, plan.id)
+                raise
+            self._finish_keyed(key, plan)
+            return plan.id
+        except BaseException:
+            self._files.unlink_if_there(self._directory.temporary(plan.id))
+            raise
+        finally:
+            os.close(fd)
+
+    def _reserve(self, key: str, plan: _Prepared) -> str | None:
+        """Reserve a key for this file, or the id of the message that has it. Waits for a writer at work on it."""
+        until = plan.arrival.dedup_until_ms
+        assert until is not None
+        end = time.monotonic() + self._session.settings.busy_s
+        while True:
+            with self._session.write() as index:
+                known = index.key(key)
+                if known is None or known.until_at_ms <= self._session.clock.wall_ms():
+                    index.keep_key(key, Key(plan.id, until, True))
+                    return None
+                if not known.reserved:
+                    return known.id
+                if not self._writer_lives(known.id):
+                    return self._take_over(index, key, known, Key(plan.id, until, True))
+            if time.monotonic() > end:
+                hint = "Its writer lives but does not finish: look at it, or try again later"
+                raise Busy(f"another enqueue with the key {key!r} is under way", op="enqueue", hint=hint)
+            time.sleep(_WRITER_POLL_S)
+
+    def _writer_lives(self, id: str) -> bool:
+        """Whether the file that a reservation names is still being written, by its writer's lock on it."""
+        try:
+            fd = os.open(self._directory.temporary(id), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
+    def _take_over(self, index: Index, key: str, known: Key, mine: Key) -> str | None:
+        """A reservation whose writer is not at it any more: its message is there (mend), or the key is free."""
+        placed = self._directory.locate([known.id])[known.id]
+        if placed or index.row(known.id) is not None:
+            if placed and self._session.syncs:
+                # Its writer may not have come to this, and what is answered now is a promise.
+                self._files.sync_directory(self._directory.new)
+            index.keep_key(key, known._replace(reserved=False))
+            self._session.scan_due = True
+            return known.id
+        index.keep_key(key, mine)
+        return None
+
+    def _forget_reservation(self, key: str, id: str) -> None:
+        try:
+            with self._session.write() as index:
+                index.forget_key(key, id)
+        except SpoolqError as error:
+            log.info("reservation.left id=%s error=%s", id, error.message)
+
+    def _finish_keyed(self, key: str, plan: _Prepared) -> None:
+        """The row, and the end of the reservation, in one transaction."""
+        try:
+            with self._session.write(min(ROW_BUSY_S, self._session.settings.busy_s)) as index:
+                self._add_row(index, plan)
+                until = plan.arrival.dedup_until_ms
+                assert until is not None
+                index.keep_key(key, Key(plan.id, until, False))
+        except (TryAgain, StorageError) as error:
+            self._session.scan_due = True
+            log.info("row.left_to_scan messages=1 error=%s", error.message)
+        self._wake()
+
+    # The file itself
+
+    def _enqueue_moved(self, path: str, source: int, found: os.stat_result, new: NewMessage) -> str:
+        """Rename the user's own file into `new/`; nobody may be writing it. The lease ends when `source` is closed."""
+        if not stat.S_ISREG(found.st_mode):
+            raise UnsafeFile("not a regular file", op="enqueue_file", path=path)
+        if new.dedup_key is not None:
+            id = self._enqueue(lambda fd: self._copy_range(source, fd, found.st_size), new)
+            self._files.unlink_if_there(path)
+            return id
+        self._session.refresh_settings()
+        plan = replace(self._plan(new), size=found.st_size)
+        with translated("enqueue_file", path):
+            if take_lease(source) is Writer.WRITING:
+                hint = "Close it there first, or enqueue a copy"
+                raise UnsafeFile(f"somebody is writing {path}", op="enqueue_file", path=path, hint=hint)
+            try:
+                if plan.arrival is not _NOTHING:
+                    write_arrival(self._directory, plan.id, plan.arrival, sync=self._session.syncs)
+                if self._session.syncs:
+                    self._files.fsync(source)
+                self._files.rename_new(path, f"{self._directory.new}/{plan.file_name}")
+            except BaseException:
+                self._files.unlink_if_there(self._directory.meta_path(plan.id))
+                raise
+            if self._session.syncs:
+                self._files.sync_directory(self._directory.new)
+                self._files.sync_directory(os.path.dirname(path) or ".")
+        self._add_rows([plan])
+        return plan.id
+
+
+_NOTHING = Arrival()
+
+
+class _Metered:
+    """An open file whose reading checks that there is still room, piece by piece."""
+
+    def __init__(self, file: BinaryIO, room: Room) -> None:
+        self._file = file
+        self._room = room
+
+    def read(self, size: int) -> bytes:
+        piece = self._file.read(size)
+        if piece:
+            self._room.check(len(piece), 0)
+        return piece
+
+

@@ -1,0 +1,624 @@
+"""The local queue: `interfaces.Queue` on files. It puts the parts together; what they do is theirs.
+
+Producing is `producer`, claiming and settling `consumer`, looking `reading`, keeping in order `recovery`, `scanning`,
+`drops` and `cleanup`. Here is what needs several of them: waiting, a consumer's own claims, and maintenance when due.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from spoolq import settings as settings_module
+from spoolq import validate
+from spoolq.clock import Clock
+from spoolq.consume import consume
+from spoolq.errors import NotASpool, QueueNotFound, SpoolqError
+from spoolq.interfaces import Capabilities, Progress, Queue, Slot
+from spoolq.message import Message
+from spoolq.models import (
+    DEFAULT_PRIORITY,
+    Attempt,
+    Filter,
+    HolderInfo,
+    MessageInfo,
+    Minute,
+    NewMessage,
+    Page,
+    Problem,
+    State,
+    Stats,
+)
+from spoolq.settings import Settings
+from spoolq.spool import index as sql
+from spoolq.spool import mending, moves, queues
+from spoolq.spool.checking import Check
+from spoolq.spool.cleanup import Cleanup
+from spoolq.spool.consumer import Consumer
+from spoolq.spool.dead_letters import SpoolDeadLetters
+from spoolq.spool.drops import Drops
+from spoolq.spool.files import Files
+from spoolq.spool.holders import Holder
+from spoolq.spool.index import Index, Row
+from spoolq.spool.producer import Producer
+from spoolq.spool.reading import Reading, not_found
+from spoolq.spool.recovery import SWEEP_EVERY_MS, Recovery
+from spoolq.spool.scanning import Scanner
+from spoolq.spool.session import Session, translated
+from spoolq.spool.wakeup import Wakeup
+
+log = logging.getLogger("spoolq.spool")
+
+SCAN_BUDGET_S = 0.02
+REAP_EVERY_S = 1.0
+REAP_WAITING_S = 0.1
+CLEAN_EVERY_MS = 60_000
+LOOK_EVERY_S = 2.0
+_SLICE = 200
+
+
+class SpoolSlot(Slot):
+    """A consumer with a holder of its own."""
+
+    def __init__(self, queue: SpoolQueue, label: str) -> None:
+        self._queue = queue
+        self._holder = queue._open_holder(label)
+        self.inheritable_fds = (self._holder.fd,)
+
+    def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
+        self._holder = self._queue._kept_holder(self._holder)
+        self.inheritable_fds = (self._holder.fd,)
+        found = self._queue._dequeue(self._holder, 1, wait_s, lease_s)
+        return found[0] if found else None
+
+    def close(self) -> None:
+        self._queue._close_holder(self._holder)
+
+
+class SpoolQueue(Queue):
+    """A queue of a spool on this machine. Open it with `spoolq.open_queue`."""
+
+    capabilities = Capabilities(holders=True, paths=True, drops=True, history=True, check=True)
+
+    def __init__(self, session: Session, spool: Path, *, detached: bool = False) -> None:
+        self.name = session.name
+        self.url = f"{spool}?queue={session.name}" if session.name != queues.DEFAULT else str(spool)
+        self._session = session
+        self._directory = session.directory
+        self._detached = detached
+        self._producer = Producer(session)
+        self._consumer = Consumer(session, self)
+        self._reading = Reading(session)
+        self._drops = Drops(session, self._producer.room)
+        self._scanner = Scanner(session, self._drops)
+        self._recovery = Recovery(session)
+        self._cleanup = Cleanup(session)
+        self._wakeup = Wakeup(session.directory)
+        self._scan_mutex = threading.Lock()
+        self._holder_mutex = threading.Lock()
+        self._holder: Holder | None = None
+        self._reap_next_s = 0.0
+        self._keep_next_s = 0.0
+        self._holder_seen_s = 0.0
+        self._producer.room.relief = lambda: self._cleanup.make_room(self._producer.room)
+        self.dead_letters = SpoolDeadLetters(session, self._reading)
+        session.on_fork = self._after_fork
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        name: str = queues.DEFAULT,
+        *,
+        create: bool = True,
+        clock: Clock | None = None,
+        files: Files | None = None,
+        detached: bool = False,
+    ) -> SpoolQueue:
+        """Open a queue, and make the spool where there is none. detached: see `open_queue`."""
+        queues.check_queue_name(name)
+        if create:
+            queues.make_spool(path, files=files)
+        root = queues.queue_root(path, name)
+        if name != queues.DEFAULT and not os.path.exists(root / "FORMAT"):
+            if not os.path.exists(path / "FORMAT"):
+                raise NotASpool(f"{path} is not a spool", op="open", path=path, hint=f"Make one with: spoolq init {path}")
+            raise queues.queue_not_found(path, name)
+        session = Session.open(queues.directory_of(path, name, files), name, clock or Clock())
+        return cls(session, path, detached=detached)
+
+    @property
+    def settings(self) -> Settings:  # type: ignore[override]
+        """The queue's settings, as `queue.toml` has them now."""
+        self._session.refresh_settings()
+        return self._session.settings
+
+    # Producing
+
+    def enqueue(
+        self,
+        body: bytes | bytearray | memoryview | BinaryIO,
+        *,
+        priority: int = DEFAULT_PRIORITY,
+        delay_s: float = 0,
+        headers: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        name: str | None = None,
+        dedup_key: str | None = None,
+        group: str | None = None,
+        ttl_s: float | None = None,
+    ) -> str:
+        new = _new_message(priority, delay_s, headers, content_type, name, dedup_key, group, ttl_s)
+        return self._producer.enqueue(body, new)
+
+    def enqueue_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        move: bool = False,
+        priority: int = DEFAULT_PRIORITY,
+        delay_s: float = 0,
+        headers: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        name: str | None = None,
+        dedup_key: str | None = None,
+        group: str | None = None,
+        ttl_s: float | None = None,
+    ) -> str:
+        text = os.fspath(path)
+        own_name = os.path.basename(text) if name is None else name
+        new = _new_message(priority, delay_s, headers, content_type, own_name, dedup_key, group, ttl_s)
+        return self._producer.enqueue_file(text, new, move=move)
+
+    def enqueue_many(self, messages: Iterable[NewMessage | bytes]) -> list[str]:
+        return self._producer.enqueue_many(messages)
+
+    # Consuming
+
+    def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
+        found = self.dequeue_many(1, wait_s=wait_s, lease_s=lease_s)
+        return found[0] if found else None
+
+    def dequeue_many(self, count: int, *, wait_s: float = 0, lease_s: float | None = None) -> list[Message]:
+        validate.check_count(count)
+        holder = None
+        if not self._detached:
+            holder = self._holder
+            if holder is None or self._session.clock.mono_s() >= self._holder_seen_s:
+                holder = self._own_holder()
+        return self._dequeue(holder, count, wait_s, lease_s)
+
+    def _own_holder(self) -> Holder:
+        """This object's holder, made at the first dequeue, and again where somebody removed its file."""
+        with self._holder_mutex:
+            if self._holder is None:
+                self._holder = self._open_holder("")
+            else:
+                self._holder = self._kept_holder(self._holder)
+            self._holder_seen_s = self._session.clock.mono_s() + REAP_EVERY_S
+            return self._holder
+
+    def _open_holder(self, label: str) -> Holder:
+        with translated("holder", self._directory.holders):
+            holder = Holder.open(self._directory, label, self._session.clock.wall_ms())
+        self._session.holders[holder.name] = holder
+        return holder
+
+    def _kept_holder(self, holder: Holder) -> Holder:
+        """The holder, or a new one where its file was removed: nobody could see that it lives."""
+        if holder.fd >= 0 and holder.is_there():
+            return holder
+        log.warning("holder.lost holder=%s", holder.name)
+        self._session.holders.pop(holder.name, None)
+        holder.forget()
+        return self._open_holder("")
+
+    def _close_holder(self, holder: Holder) -> None:
+        """Give back, uncounted, what it still holds; then its file goes."""
+        while rows := self._release_some(holder):
+            if rows < _SLICE:
+                break
+        self._session.holders.pop(holder.name, None)
+        with translated("close", holder.path):
+            holder.close(self._directory)
+
+    def _release_some(self, holder: Holder) -> int:
+        with self._session.write() as index, translated("close"):
+            rows = index.claims_of(holder.name, _SLICE)
+            for row in rows:
+                if self._consumer.give_back_uncounted(index, row) is None:
+                    mending.mend(self._session, index, [row])
+        if rows:
+            with translated("close"):
+                self._directory.files.touch(self._directory.wake)
+        return len(rows)
+
+    def _dequeue(self, holder: Holder | None, count: int, wait_s: float, lease_s: float | None) -> list[Message]:
+        validate.check_wait(wait_s)
+        validate.check_lease(lease_s)
+        clock = self._session.clock
+        self._session.refresh_settings()
+        if clock.mono_s() >= self._reap_next_s:
+            self._reap(REAP_EVERY_S)
+        found = self._consumer.take(holder, count, lease_s)
+        if not found:
+            found = self._take_after_scan(holder, count, lease_s)
+        if found or wait_s <= 0:
+            return found
+        return self._wait_and_take(holder, count, clock.mono_s() + wait_s, lease_s)
+
+    def _take_after_scan(self, holder: Holder | None, count: int, lease_s: float | None) -> list[Message]:
+        """Before "nothing there" is answered: look for files that no row knows of."""
+        with translated("scan", self._directory.new):
+            needed = self._scanner.is_needed()
+        if needed and self._scan(SCAN_BUDGET_S):
+            return self._consumer.take(holder, count, lease_s)
+        return []
+
+    def _wait_and_take(self, holder: Holder | None, count: int, end_s: float, lease_s: float | None) -> list[Message]:
+        """Watch first, then look, then wait."""
+        clock = self._session.clock
+        self._wakeup.watch()
+        while True:
+            seen = self._wakeup.count
+            self._reap_if_due()
+            self._take_in_dropped()
+            if self._may_have_something():
+                found = self._consumer.take(holder, count, lease_s) or self._take_after_scan(holder, count, lease_s)
+                if found:
+                    return found
+            left_s = end_s - clock.mono_s()
+            if left_s <= 0:
+                return []
+            self._wait(seen, left_s)
+
+    def _may_have_something(self) -> bool:
+        """A look without the write lock: of eight who wait for one message, seven stop here."""
+        if os.path.exists(self._directory.paused):
+            return False
+        with self._session.look() as db:
+            if sql.look_ready(db) is not None:
+                return True
+            due = sql.look_next_due(db)
+        with translated("scan", self._directory.new):
+            return (due is not None and due <= self._session.clock.wall_ms()) or self._scanner.is_needed()
+
+    def _wait(self, seen: int, left_s: float) -> bool:
+        """Until a wake-up, or the next thing that comes by time alone."""
+        with self._session.look() as db:
+            due = sql.look_next_due(db)
+            claimed = sql.look_counts(db).claimed
+        timeout_s = min(left_s, LOOK_EVERY_S)
+        if claimed:
+            timeout_s = min(timeout_s, REAP_WAITING_S)
+        if self._drops.waiting:
+            timeout_s = min(timeout_s, 0.2)
+        if due is not None:
+            timeout_s = min(timeout_s, max(0.001, (due - self._session.clock.wall_ms()) / 1000))
+        return self._wakeup.wait(seen, timeout_s)
+
+    def _reap_if_due(self) -> None:
+        if self._session.clock.mono_s() >= self._reap_next_s:
+            self._reap(REAP_WAITING_S)
+
+    def _reap(self, every_s: float) -> int:
+        self._reap_next_s = self._session.clock.mono_s() + every_s
+        try:
+            return self._recovery.reap()
+        except SpoolqError as error:
+            # Somebody else's claims: not a reason for this dequeue to fail.
+            log.warning("reap.failed error=%s", error.message)
+            return 0
+
+    def _take_in_dropped(self) -> int:
+        """Drops that a wake-up named, without a scan."""
+        if self._wakeup.overflowed:
+            self._wakeup.overflowed = False
+            self._session.scan_due = True
+        names = self._wakeup.dropped()
+        if not names:
+            return 0
+        with self._scan_mutex, translated("take_in", self._directory.new):
+            return self._drops.take_in(sorted(names))
+
+    def _scan(self, budget_s: float) -> int:
+        """How many messages a scan found; 0 where another thread is at it."""
+        if not self._scan_mutex.acquire(blocking=False):
+            return 0
+        try:
+            return self._scanner.run(budget_s)
+        finally:
+            self._scan_mutex.release()
+
+    def slot(self, label: str = "") -> Slot:
+        return SpoolSlot(self, label)
+
+    def consume(self, *, wait_s: float | None = None, lease_s: float | None = None) -> Iterator[Message]:
+        return consume(self, wait_s=wait_s, lease_s=lease_s)
+
+    def open_body(self, receipt: str) -> BinaryIO:
+        return self._consumer.open_body(receipt)
+
+    # Settling
+
+    def acknowledge(self, receipt: str) -> None:
+        self._consumer.acknowledge(receipt)
+
+    def acknowledge_many(self, receipts: Iterable[str]) -> list[str]:
+        return self._consumer.acknowledge_many(receipts)
+
+    def requeue(
+        self, receipt: str, *, delay_s: float | None = None, reason: str = "", details: Attempt | None = None
+    ) -> State:
+        validate.check_reason(reason)
+        return self._consumer.requeue(receipt, delay_s, reason, details)
+
+    def release(self, receipt: str) -> None:
+        self._consumer.release(receipt)
+
+    def extend(self, receipt: str, lease_s: float) -> None:
+        self._consumer.extend(receipt, lease_s)
+
+    def move_to_dead_letter_queue(self, receipt: str, reason: str, *, details: Attempt | None = None) -> None:
+        validate.check_reason(reason)
+        self._consumer.dead_letter(receipt, reason, details)
+
+    # Looking
+
+    def peek(self) -> MessageInfo | None:
+        return self._reading.peek()
+
+    def get(self, message_id: str) -> MessageInfo:
+        return self._reading.get(message_id)
+
+    def read_body(self, message_id: str) -> BinaryIO:
+        return self._reading.read_body(message_id)
+
+    def list(
+        self, state: State = "ready", *, where: Filter | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page:
+        return self._reading.page(state, where, limit, cursor)
+
+    def search(self, text: str, *, limit: int = 100) -> Sequence[MessageInfo]:
+        return self._reading.search(text, limit)
+
+    def stats(self) -> Stats:
+        return self._reading.stats()
+
+    def minutes(self, since_at_ms: int) -> Sequence[Minute]:
+        return self._reading.minutes(since_at_ms)
+
+    def holders(self) -> Sequence[HolderInfo]:
+        return self._reading.holders()
+
+    # Changing
+
+    def run_now(self, message_id: str) -> None:
+        self._change_waiting(message_id, lambda index, row: self._renamed(index, row, row.priority, None))
+
+    def set_priority(self, message_id: str, priority: int) -> None:
+        validate.check_priority(priority)
+        self._change_waiting(message_id, lambda index, row: self._renamed(index, row, priority, row.due_at_ms))
+
+    def _renamed(self, index: Index, row: Row, priority: int, due_at_ms: int | None) -> Row | None:
+        return moves.back_to_new(self._session, index, row, priority=priority, due_at_ms=due_at_ms)
+
+    def _change_waiting(self, id: str, change: Callable[[Index, Row], Row | None]) -> None:
+        self._change(id, ("ready", "scheduled"), "waiting", change)
+        with translated("wake", self._directory.wake):
+            self._directory.files.touch(self._directory.wake)
+
+    def _change(
+        self, id: str, states: Sequence[str], said: str, change: Callable[[Index, Row], Row | None]
+    ) -> None:
+        """Change one message that is in one of these states; a file that was moved by hand is looked for once."""
+        validate.check_message_id(id)
+        for _ in range(2):
+            with self._session.write() as index, translated("change"):
+                row = index.row(id)
+                if row is not None and row.state in states:
+                    if change(index, row) is not None:
+                        return
+                    mending.mend(self._session, index, [row])
+                elif row is None:
+                    self._session.scan_due = True
+            self._scan(SCAN_BUDGET_S)
+        raise not_found(id, said)
+
+    def replay(self, message_id: str) -> None:
+        def send_again(index: Index, row: Row) -> Row | None:
+            now = self._session.clock.wall_ms()
+            entry = Attempt(attempt=row.attempts, outcome="replayed", ended_at_ms=now, host=moves.host())
+            return moves.back_to_new(self._session, index, row, attempts=0, entry=entry)
+
+        self._change(message_id, ("done",), "done", send_again)
+        with translated("wake", self._directory.wake):
+            self._directory.files.touch(self._directory.wake)
+
+    def delete(self, message_id: str) -> None:
+        def remove(index: Index, row: Row) -> Row:
+            moves.remove(self._session, index, row)
+            return row
+
+        self._change(message_id, ("ready", "scheduled", "done", "dead"), "there and free", remove)
+        with translated("delete", self._directory.meta):
+            moves.remove_meta(self._session, [message_id])
+
+    def give_back(self, message_id: str, *, reason: str = "given back by hand") -> None:
+        def end(index: Index, row: Row) -> Row:
+            self._recovery.end_claim(index, row, reason, "given_back")
+            return row
+
+        validate.check_reason(reason)
+        self._change(message_id, ("claimed",), "claimed", end)
+        with translated("wake", self._directory.wake):
+            self._directory.files.touch(self._directory.wake)
+
+    def pause(self) -> None:
+        with translated("pause", self._directory.paused):
+            os.close(self._directory.files.open_lock(self._directory.paused))
+
+    def resume(self) -> None:
+        with translated("resume", self._directory.paused):
+            self._directory.files.unlink_if_there(self._directory.paused)
+            self._directory.files.touch(self._directory.wake)
+
+    def purge(self, states: Sequence[State] = ("ready", "scheduled"), *, progress: Progress | None = None) -> int:
+        validate.check_purge_states(states)
+        if "ready" in states:
+            while self._scan(1.0):
+                pass
+        purged = 0
+        for state in states:
+            with self._session.look() as db:
+                in_all = sql.look_counts(db)._asdict()[state] + purged
+            while rows := self._purge_some(state):
+                purged += rows
+                if progress is not None:
+                    progress(purged, max(purged, in_all))
+        return purged
+
+    def _purge_some(self, state: State) -> int:
+        with self._session.write() as index, translated("purge"):
+            rows = index.some_of(state, _SLICE)
+            for row in rows:
+                moves.remove(self._session, index, row)
+        with translated("purge", self._directory.meta):
+            moves.remove_meta(self._session, [row.id for row in rows if row.has_meta])
+        return len(rows)
+
+    def change_settings(self, settings: Settings) -> None:
+        settings_module.parse(dataclasses.asdict(settings))
+        self._session.change_settings(settings)
+
+    # Keeping
+
+    def maintain(self, *, budget_s: float = 0.02) -> bool:
+        self._session.refresh_settings()
+        self._reap_if_due()
+        self._take_in_dropped()
+        if self._scanner.is_due():
+            self._scan(budget_s)
+        more = self._scanner.is_running()
+        now = self._session.clock.mono_s()
+        if now >= self._keep_next_s:
+            self._keep_next_s = now + 1.0
+            more = self._keep(budget_s) or more
+        return more
+
+    def _keep(self, budget_s: float) -> bool:
+        """What is done once a minute, or less, by whoever comes first."""
+        boot_ms = self._session.clock.boot_ms()
+        with self._session.look() as db:
+            info = sql.look_info(db)
+        more = False
+        if sql.is_due(info.next_clean_boot_ms, boot_ms) and self._take_turn("next_clean_boot_ms", CLEAN_EVERY_MS):
+            more = self._clean_some(budget_s)
+        if sql.is_due(info.next_sweep_boot_ms, boot_ms) and self._take_turn("next_sweep_boot_ms", SWEEP_EVERY_MS):
+            self._recovery.sweep()
+        return more
+
+    def _take_turn(self, column: str, every_ms: int) -> bool:
+        boot_ms = self._session.clock.boot_ms()
+        with self._session.write() as index:
+            return index.take_turn(column, boot_ms, boot_ms + every_ms)
+
+    def _clean_some(self, budget_s: float) -> bool:
+        self._recovery.adopt_claims()
+        with translated("ballast", self._directory.ballast):
+            self._producer.room.restore_ballast()
+        left = bool(self._cleanup.run(budget_s=budget_s).get("left"))
+        with self._session.write() as index:
+            values = {"last_clean_at_ms": self._session.clock.wall_ms(), "last_scan_ms": self._scanner.last_ms}
+            if left:
+                values["next_clean_boot_ms"] = self._session.clock.boot_ms() + 1000
+            index.set_info(**values)
+        return left
+
+    def clean(self, *, dry_run: bool = False, progress: Progress | None = None) -> dict[str, int]:
+        if dry_run:
+            due = self._cleanup.due()
+            counts = {state: count for state, (count, _) in due.items()}
+            return counts | {f"{state}_bytes": size for state, (_, size) in due.items()}
+        result = self._cleanup.run(progress=progress)
+        self._recovery.sweep()
+        with self._session.write() as index:
+            index.set_info(last_clean_at_ms=self._session.clock.wall_ms())
+        return result
+
+    def check(self, *, fix: bool = False, progress: Progress | None = None) -> Sequence[Problem]:
+        while self._scan(1.0) or self._scanner.is_running():
+            pass
+        if fix:
+            self._reap(REAP_EVERY_S)
+            self._recovery.adopt_claims()
+        return Check(self._session, self._drops, fix=fix, progress=progress).run()
+
+    def rebuild(self, *, progress: Progress | None = None) -> int:
+        with self._session.alone():
+            return self._session.rebuild_files(progress)
+
+    def wait(self, timeout_s: float) -> bool:
+        validate.check_wait(timeout_s)
+        self._wakeup.watch()
+        return self._wait(self._wakeup.count, timeout_s)
+
+    def close(self) -> None:
+        if self._session.is_closed:
+            return
+        try:
+            for holder in list(self._session.holders.values()):
+                self._close_holder(holder)
+        except (QueueNotFound, SpoolqError) as error:
+            # What is not given back now is reaped, counted, once the locks are gone.
+            log.warning("close.not_given_back error=%s", error.message)
+        finally:
+            self._holder = None
+            self._wakeup.close()
+            self._session.close()
+
+    def _after_fork(self) -> None:
+        """In a forked child: no claims, no watches, no half-held locks of this process's threads."""
+        self._scan_mutex = threading.Lock()
+        self._holder_mutex = threading.Lock()
+        self._holder = None
+        self._wakeup.forget()
+
+
+def _new_message(
+    priority: int,
+    delay_s: float,
+    headers: Mapping[str, str] | None,
+    content_type: str | None,
+    name: str | None,
+    dedup_key: str | None,
+    group: str | None,
+    ttl_s: float | None,
+) -> NewMessage:
+    """What a producer asks for, checked; the body goes beside it."""
+    validate.check_new_message(
+        priority=priority,
+        delay_s=delay_s,
+        headers=headers,
+        content_type=content_type,
+        name=name,
+        dedup_key=dedup_key,
+        group=group,
+        ttl_s=ttl_s,
+    )
+    return NewMessage(
+        body=b"",
+        priority=priority,
+        delay_s=delay_s,
+        headers=headers or {},
+        content_type=content_type,
+        name=name,
+        dedup_key=dedup_key,
+        group=group,
+        ttl_s=ttl_s,
+    )

@@ -1,0 +1,257 @@
+"""Looking at a queue: lists, search, one message with its history, counts, holders. Changes nothing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, BinaryIO
+
+from spoolq import validate
+from spoolq.errors import MessageNotFound, storage_error
+from spoolq.models import STATES, Filter, HolderInfo, MessageInfo, Minute, Page, State, Stats
+from spoolq.spool import index as sql
+from spoolq.spool import moves
+from spoolq.spool.files import open_message
+from spoolq.spool.holders import is_alive, read_holder
+from spoolq.spool.index import BUCKETS_S, Counts, Row
+from spoolq.spool.meta import Meta, read_meta
+from spoolq.spool.names import holder_of
+from spoolq.spool.session import Session
+
+
+def not_found(id: str, where: str = "") -> MessageNotFound:
+    """The error for an id that names no message, or none in the state that was asked for."""
+    hint = "It may have been processed and cleaned up; `spoolq search` finds messages by a part of their name"
+    return MessageNotFound(f"no message {id}{' is ' + where if where else ''}", message_id=id, hint=hint)
+
+
+def to_info(session: Session, row: Row, meta: Meta | None = None) -> MessageInfo:
+    """What is known of a message, from its row and, for one, its metadata."""
+    changed = {"claimed": row.claimed_at_ms, "done": row.ended_at_ms, "dead": row.ended_at_ms}.get(row.state)
+    deadline = None
+    if row.deadline_boot_ms is not None:
+        deadline = session.clock.wall_ms() + row.deadline_boot_ms - session.clock.boot_ms()
+    state: State = next(state for state in STATES if state == row.state)
+    info = MessageInfo(
+        id=row.id,
+        queue=session.name,
+        state=state,
+        priority=row.priority,
+        attempts=row.attempts,
+        name=row.label,
+        body_bytes=row.body_bytes,
+        enqueued_at_ms=row.enqueued_at_ms,
+        changed_at_ms=changed if changed is not None else min(row.ready_at_ms, session.clock.wall_ms()),
+        due_at_ms=row.due_at_ms,
+        expires_at_ms=row.expires_at_ms,
+        group=row.grp,
+        held=bool(row.held),
+        reason=row.reason or "",
+        receipt=f"{row.id}.{row.nonce}" if row.nonce is not None and row.state == "claimed" else None,
+        holder=holder_of(row.nonce) if row.state == "claimed" else None,
+        deadline_at_ms=deadline,
+    )
+    if meta is None:
+        return info
+    arrival = meta.arrival
+    return replace(
+        info,
+        name=arrival.name if arrival.name is not None else row.label,
+        headers=dict(arrival.headers),
+        content_type=arrival.content_type,
+        dedup_key=arrival.dedup_key,
+        history=meta.history,
+    )
+
+
+def conditions(where: Filter | None, state: State, now_ms: int) -> list[tuple[str, Any]]:
+    """A filter as conditions on a state's rows. `name_or_reason` of a text is an OR of two."""
+    if where is None:
+        return []
+    since = {"claimed": "claimed_at_ms", "done": "ended_at_ms", "dead": "ended_at_ms"}.get(state, "ready_at_ms")
+    found: list[tuple[str, Any]] = []
+    if where.name is not None:
+        found.append(("label LIKE ? ESCAPE '\\'", sql.like(where.name)))
+    if where.reason is not None:
+        found.append(("reason LIKE ? ESCAPE '\\'", sql.like(where.reason)))
+    if where.group is not None:
+        found.append(("grp = ?", where.group))
+    if where.text is not None:
+        pattern = sql.like(where.text)
+        found.append(("(id || ' ' || coalesce(label, '') || ' ' || coalesce(reason, '')) LIKE ? ESCAPE '\\'", pattern))
+    if where.min_age_s is not None:
+        found.append((f"{since} <= ?", now_ms - round(where.min_age_s * 1000)))
+    if where.max_age_s is not None:
+        found.append((f"{since} >= ?", now_ms - round(where.max_age_s * 1000)))
+    if where.min_attempts is not None:
+        found.append(("attempts >= ?", where.min_attempts))
+    return found
+
+
+def encode_cursor(key: Sequence[Any]) -> str:
+    """Where a page ended, as text for the next call."""
+    return base64.urlsafe_b64encode(json.dumps(list(key)).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str | None, parts: int) -> list[Any]:
+    """The key within a cursor; ValueError for what is not one."""
+    if cursor is None:
+        return []
+    try:
+        key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except ValueError as error:
+        raise ValueError(f"not a cursor of a list: {cursor!r}") from error
+    if not isinstance(key, list) or len(key) != parts or not all(isinstance(part, int | str) for part in key):
+        raise ValueError(f"not a cursor of this list: {cursor!r}")
+    return key
+
+
+class Reading:
+    """Looks at one open queue."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def page(self, state: State, where: Filter | None, limit: int, cursor: str | None) -> Page:
+        """A page of a state, as `Queue.list`."""
+        validate.check_state(state)
+        validate.check_limit(limit)
+        after = decode_cursor(cursor, sql.page_parts(state))
+        wanted = conditions(where, state, self._session.clock.wall_ms())
+        with self._session.look() as db:
+            rows = sql.look_page(db, state, wanted, after, limit + 1)
+        more = len(rows) > limit
+        rows = rows[:limit]
+        following = encode_cursor(sql.page_key(state, rows[-1])) if more else None
+        return Page(messages=tuple(to_info(self._session, row) for row in rows), cursor=following)
+
+    def search(self, text: str, limit: int) -> list[MessageInfo]:
+        """As `Queue.search`."""
+        validate.check_limit(limit)
+        with self._session.look() as db:
+            return [to_info(self._session, row) for row in sql.look_search(db, text, limit)]
+
+    def peek(self) -> MessageInfo | None:
+        """As `Queue.peek`."""
+        with self._session.look() as db:
+            row = sql.look_ready(db)
+        return None if row is None else to_info(self._session, row)
+
+    def get(self, id: str) -> MessageInfo:
+        """As `Queue.get`."""
+        row = self.row(id)
+        return to_info(self._session, row, read_meta(self._session.directory, id))
+
+    def row(self, id: str) -> Row:
+        """The row of a message that is there, or MessageNotFound."""
+        validate.check_message_id(id)
+        with self._session.look() as db:
+            row = sql.look_row(db, id)
+        if row is None or row.state == "settled":
+            raise not_found(id)
+        return row
+
+    def read_body(self, id: str) -> BinaryIO:
+        """As `Queue.read_body`."""
+        for _ in range(3):
+            path = moves.path_of(self._session, self.row(id))
+            try:
+                return os.fdopen(open_message(path), "rb")
+            except FileNotFoundError:  # RACE: moved between the look and the open; its row says where by now.
+                continue
+            except OSError as error:
+                raise storage_error(error, "read", path) from error
+        raise not_found(id)
+
+    def stats(self) -> Stats:
+        """As `Queue.stats`."""
+        with self._session.look() as db:
+            counts = sql.look_counts(db)
+            oldest = sql.look_oldest_ready(db)
+        return Stats(
+            queue=self._session.name,
+            ready=counts.ready,
+            scheduled=counts.scheduled,
+            claimed=counts.claimed,
+            done=counts.done,
+            dead=counts.dead,
+            ready_bytes=counts.ready_bytes,
+            scheduled_bytes=counts.scheduled_bytes,
+            claimed_bytes=counts.claimed_bytes,
+            done_bytes=counts.done_bytes,
+            dead_bytes=counts.dead_bytes,
+            enqueued_total=counts.enqueued,
+            acknowledged_total=counts.acknowledged,
+            failed_total=counts.failed,
+            dead_total=counts.gave_up,
+            oldest_ready_at_ms=oldest,
+            paused=os.path.exists(self._session.directory.paused),
+            wait_histogram=_histogram(counts.wait_buckets),
+            process_histogram=_histogram(counts.process_buckets),
+            wait_sum_s=counts.wait_ms / 1000,
+            process_sum_s=counts.process_ms / 1000,
+        )
+
+    def minutes(self, since_at_ms: int) -> list[Minute]:
+        """As `Queue.minutes`: each row of the ledger less the one before it."""
+        with self._session.look() as db:
+            ledger = sql.look_minutes(db, since_at_ms // 60_000)
+        first = since_at_ms // 60_000
+        before = [_nothing_before(ledger[0]), *ledger[:-1]] if ledger else []
+        return [
+            _minute(now, then) for now, then in zip(ledger, before, strict=True) if now.minute >= first
+        ]
+
+    def holders(self) -> list[HolderInfo]:
+        """As `Queue.holders`."""
+        with self._session.look() as db:
+            claims = Counter(holder_of(nonce) for nonce, _ in sql.look_claims(db))
+        directory = self._session.directory
+        names = set(directory.names(directory.holders)) | {name for name in claims if name is not None}
+        return [self._holder(name, claims[name]) for name in sorted(names)]
+
+    def _holder(self, name: str, claims: int) -> HolderInfo:
+        directory = self._session.directory
+        known = read_holder(directory, name)
+        return HolderInfo(
+            holder=name,
+            pid=int(known.get("pid") or 0),
+            host=str(known.get("host") or ""),
+            command=str(known.get("label") or known.get("command") or ""),
+            since_at_ms=int(known.get("since_at_ms") or 0),
+            alive=name in self._session.holders or is_alive(directory, name),
+            claims=claims,
+        )
+
+
+def _nothing_before(row: Counts) -> Counts:
+    """Before the first row of the ledger there was nothing: it was made then."""
+    buckets = (0,) * len(BUCKETS_S)
+    return Counts(row.minute, *(0,) * (len(Counts._fields) - 3), buckets, buckets)
+
+
+def _minute(now: Counts, then: Counts) -> Minute:
+    return Minute(
+        minute_at_ms=now.minute * 60_000,
+        enqueued=now.enqueued - then.enqueued,
+        acknowledged=now.acknowledged - then.acknowledged,
+        failed=now.failed - then.failed,
+        dead=now.gave_up - then.gave_up,
+        ready=now.ready,
+        scheduled=now.scheduled,
+        claimed=now.claimed,
+        wait_s=(now.wait_ms - then.wait_ms) / 1000,
+        process_s=(now.process_ms - then.process_ms) / 1000,
+    )
+
+
+def _histogram(buckets: Sequence[int]) -> tuple[tuple[float, int], ...]:
+    total, found = 0, []
+    for bound, count in zip(BUCKETS_S, buckets, strict=True):
+        total += count
+        found.append((bound, total))
+    return tuple(found)

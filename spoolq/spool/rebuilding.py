@@ -1,0 +1,226 @@
+"""Making the index anew from the files. Sections 4, 8 and 9 of docs/spool-format.md.
+
+The caller holds the write lock throughout, so nobody but a person's `mv` moves a file meanwhile. What is read here is
+names, sizes and times, and the metadata of the messages that have some; never a body.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+
+from spoolq.clock import Clock, id_time_ms
+from spoolq.errors import storage_error
+from spoolq.interfaces import Progress
+from spoolq.settings import Settings
+from spoolq.spool import index as sql
+from spoolq.spool.directory import STATE_DIRECTORIES, QueueDirectory
+from spoolq.spool.index import Key, Row
+from spoolq.spool.meta import Meta, read_meta
+from spoolq.spool.names import Name, format_name, is_id, parse_name
+
+log = logging.getLogger("spoolq.spool")
+
+_PROGRESS_EVERY = 5000
+_DIRECTORY_STATES = {"done": "done", "dead": "dead", "cur": "claimed", "new": "ready"}
+_SUFFIXES = ("", "-wal", "-shm", "-clean", "-journal")
+
+
+def deadline_boot_ms(found: os.stat_result, nonce: str | None, clock: Clock, lease_s: float) -> int | None:
+    """When a claim ends, on the boot clock, by its file's times (section 6); None where it lives by its holder alone.
+
+    Never further away than the file's own times are apart, so that a wall clock set back does not stretch it.
+    """
+    if nonce is not None and nonce[0] == "k":
+        return None
+    changed = found.st_ctime_ns // 1_000_000
+    end = found.st_mtime_ns // 1_000_000
+    if end <= changed:
+        end = changed + round(lease_s * 1000)
+    return clock.boot_ms() + min(end - clock.wall_ms(), end - changed)
+
+
+def row_of_file(
+    directory: str, name: Name, found: os.stat_result, meta: Meta, has_meta: bool, clock: Clock, settings: Settings
+) -> Row:
+    """The row that a file's place, name, times and metadata call for."""
+    state = _DIRECTORY_STATES[os.path.basename(directory)]
+    now = clock.wall_ms()
+    changed = found.st_ctime_ns // 1_000_000
+    if state == "ready" and name.due_at_ms is not None and name.due_at_ms > now:
+        state = "scheduled"
+    enqueued = id_time_ms(name.id)
+    expires = meta.arrival.expires_at_ms
+    if expires is None and settings.ttl_s and not has_meta:
+        expires = enqueued + round(settings.ttl_s * 1000)
+    return Row(
+        id=name.id,
+        state=state,
+        priority=name.priority,
+        due_at_ms=name.due_at_ms,
+        attempts=name.attempts,
+        nonce=name.nonce,
+        label=name.label,
+        body_bytes=found.st_size,
+        enqueued_at_ms=enqueued,
+        ready_at_ms=name.due_at_ms or max(enqueued, min(changed, now)),
+        claimed_at_ms=changed if state == "claimed" else None,
+        ended_at_ms=changed if state in ("done", "dead") else None,
+        deadline_boot_ms=deadline_boot_ms(found, name.nonce, clock, settings.lease_s) if state == "claimed" else None,
+        deadline_at_ms=found.st_mtime_ns // 1_000_000 if state == "claimed" else None,
+        expires_at_ms=expires,
+        grp=meta.arrival.group,
+        has_meta=int(has_meta),
+        reason=summary(meta.history[-1].reason) if meta.history else None,
+    )
+
+
+def summary(reason: str) -> str:
+    """A reason in one line, for lists and for grouping: the last line of a traceback, the only line of the rest."""
+    lines = reason.strip().splitlines()
+    return lines[-1].strip()[:300] if lines else ""
+
+
+class _Reading:
+    """One pass over the files of a queue."""
+
+    def __init__(
+        self, directory: QueueDirectory, clock: Clock, settings: Settings, progress: Progress | None
+    ) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._settings = settings
+        self._progress = progress
+        self.given = 0
+        self.keys: dict[str, Key] = {}
+        self._with_meta = {
+            text[:36] for text in directory.names(directory.meta) if text.endswith(".jsonl") and is_id(text[:36])
+        }
+        self._names = {kind: sorted(directory.names(f"{directory.base}/{kind}")) for kind in STATE_DIRECTORIES}
+        self._all = sum(map(len, self._names.values()))
+
+    def rows(self) -> Iterator[Row]:
+        """Rows in the order in which directories are believed, each directory sorted by id."""
+        for kind, texts in self._names.items():
+            path = f"{self._directory.base}/{kind}"
+            for text in texts:
+                name = parse_name(text)
+                if name is None:
+                    continue
+                try:
+                    found = os.lstat(f"{path}/{text}")
+                except FileNotFoundError:  # RACE: moved by hand since it was listed; the next scan or check sees it.
+                    continue
+                self.given += 1
+                if self._progress is not None and self.given % _PROGRESS_EVERY == 0:
+                    self._progress(self.given, self._all)
+                yield self._row(path, name, found)
+        self._read_settled_keys()
+
+    def _row(self, path: str, name: Name, found: os.stat_result) -> Row:
+        has_meta = name.id in self._with_meta
+        meta = read_meta(self._directory, name.id) if has_meta else Meta()
+        if has_meta:
+            self._with_meta.discard(name.id)
+            self._keep_key(name.id, meta)
+        return row_of_file(path, name, found, meta, has_meta, self._clock, self._settings)
+
+    def _read_settled_keys(self) -> None:
+        """Metadata whose message is gone is there for its deduplication window only."""
+        for id in self._with_meta:
+            self._keep_key(id, read_meta(self._directory, id))
+
+    def _keep_key(self, id: str, meta: Meta) -> None:
+        key, until = meta.arrival.dedup_key, meta.arrival.dedup_until_ms
+        if key is not None and until is not None and until > self._clock.wall_ms():
+            known = self.keys.get(key)
+            if known is None or id < known.id:
+                self.keys[key] = Key(id, until, False)
+
+
+def rebuild(
+    directory: QueueDirectory,
+    clock: Clock,
+    settings: Settings,
+    *,
+    boot: str,
+    mount: str,
+    progress: Progress | None = None,
+) -> int:
+    """Make the index anew: aside, in `tmp/`, then in place of the old one. Under the lock. How many messages."""
+    temporary = directory.temporary(f"index-{clock.new_id()}.db")
+    try:
+        reading = _Reading(directory, clock, settings, progress)
+        directory.files.close(directory.helped(lambda: directory.files.create(temporary)))
+        count = sql.create(temporary, boot, mount, clock.wall_ms(), reading.rows())
+        if count < reading.given:
+            separate_twins(directory, clock)
+            _drop(directory, temporary)
+            return rebuild(directory, clock, settings, boot=boot, mount=mount, progress=progress)
+        _keep_keys(temporary, reading.keys, clock.wall_ms())
+        # A left WAL would be played into the new index: the old files go first. CRASH: no index; the next opener is here.
+        _drop(directory, directory.index)
+        directory.files.rename(temporary, directory.index)
+    except sqlite3.Error as error:
+        _drop(directory, temporary)
+        if "disk is full" in str(error) or "I/O" in str(error):
+            raise storage_error(OSError(28, ""), "rebuild", directory.index) from error
+        raise
+    except OSError as error:
+        _drop(directory, temporary)
+        raise storage_error(error, "rebuild", directory.index) from error
+    return count
+
+
+def _keep_keys(path: str, keys: dict[str, Key], now_ms: int) -> None:
+    if not keys:
+        return
+    index = sql.Index(path)
+    try:
+        index.begin(now_ms)
+        for dedup_key, key in keys.items():
+            index.keep_key(dedup_key, key)
+        index.commit()
+    finally:
+        index.close()
+
+
+def _drop(directory: QueueDirectory, path: str) -> None:
+    """Remove an index and all beside it."""
+    for suffix in _SUFFIXES:
+        directory.files.unlink_if_there(path + suffix)
+
+
+def separate_twins(directory: QueueDirectory, clock: Clock) -> int:
+    """One id in several places: of one inode the later state stays, a copy by hand gets a new id. Under the lock."""
+    ids: dict[str, tuple[str, str]] = {}
+    twins = 0
+    for kind in STATE_DIRECTORIES:
+        path = f"{directory.base}/{kind}"
+        for text in directory.names(path):
+            name = parse_name(text)
+            if name is None:
+                continue
+            first = ids.setdefault(name.id, (path, text))
+            if first != (path, text):
+                _separate(directory, clock, f"{first[0]}/{first[1]}", path, text, name)
+                twins += 1
+    return twins
+
+
+def _separate(directory: QueueDirectory, clock: Clock, kept: str, path: str, text: str, name: Name) -> None:
+    """The second of two files with one id. Nothing is deleted on doubt: only another name of the same inode."""
+    twin = f"{path}/{text}"
+    try:
+        same = os.path.samestat(os.lstat(kept), os.lstat(twin))
+    except FileNotFoundError:  # RACE: moved by hand meanwhile.
+        return
+    if same:
+        log.warning("twin.removed path=%s kept=%s", twin, kept)
+        directory.files.unlink_if_there(twin)
+        return
+    renamed = name._replace(id=clock.new_id())
+    log.warning("twin.renamed path=%s id=%s", twin, renamed.id)
+    directory.files.rename_new(twin, f"{path}/{format_name(*renamed)}")

@@ -1,0 +1,264 @@
+"""What brings a queue back in order after deaths: reap, expire, sweep, and who does it when. Section 9 of
+docs/spool-format.md.
+
+Everything is looked at first, without the write lock; only who found something takes it, in slices, and looks again
+under it. So it does not matter how many processes do this at once, or that one of them is stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import stat
+from collections.abc import Callable
+
+from spoolq.spool import index as sql
+from spoolq.spool import mending, moves
+from spoolq.spool.files import open_message
+from spoolq.spool.holders import is_alive
+from spoolq.spool.index import Index, Row
+from spoolq.spool.meta import read_arrival
+from spoolq.spool.names import is_id, parse_name
+from spoolq.spool.probe import Writer, take_lease
+from spoolq.spool.rebuilding import deadline_boot_ms
+from spoolq.spool.session import Session, translated
+
+log = logging.getLogger("spoolq.spool")
+
+SLICE = 100
+SETTLED_KEPT_MS = 10 * 60_000
+LITTER_AGE_S = 36 * 3600
+SWEEP_EVERY_MS = 10 * 60_000
+
+
+class Recovery:
+    """Reaps, expires and sweeps for one open queue."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._directory = session.directory
+        self._files = session.directory.files
+
+    # Claims that have ended
+
+    def reap(self) -> int:
+        """Give back the claims of dead holders and those past their deadline; how many messages were given back."""
+        with self._session.look() as db:
+            counts = sql.look_counts(db)
+            if counts.claimed == 0 and counts.ready + counts.scheduled == 0:
+                return 0
+            holders = sql.look_holders(db) if counts.claimed else []
+            late, expired = sql.look_overdue(db, self._session.clock.boot_ms(), self._session.clock.wall_ms())
+        reaped = sum(self._reap_holder(holder) for holder in holders if self._is_dead(holder))
+        if late:
+            reaped += self._sliced(self._reap_late)
+        if expired:
+            reaped += self._sliced(self._expire)
+        if reaped:
+            with translated("wake", self._directory.wake):
+                self._files.touch(self._directory.wake)
+        return reaped
+
+    def _is_dead(self, holder: str) -> bool:
+        return holder not in self._session.holders and not is_alive(self._directory, holder)
+
+    def _reap_holder(self, holder: str) -> int:
+        reaped = self._sliced(lambda index: self._reap_claims_of(index, holder))
+        # CRASH: the file stays, without claims: sweep.
+        with translated("reap", self._directory.holders):
+            self._files.unlink_if_there(f"{self._directory.holders}/{holder}")
+        return reaped
+
+    def _sliced(self, part: Callable[[Index], int]) -> int:
+        """Do a part of the work in a transaction of its own, until there is none left."""
+        total = 0
+        while True:
+            with self._session.write() as index, translated("reap"):
+                done = part(index)
+            total += done
+            if done < SLICE:
+                break
+        if total:
+            with translated("reap"):
+                moves.sync_moved(self._session, self._directory.new, self._directory.dead, self._directory.cur)
+        return total
+
+    def _reap_claims_of(self, index: Index, holder: str) -> int:
+        rows = index.claims_of(holder, SLICE)
+        for row in rows:
+            self.end_claim(index, row, "holder died")
+        return len(rows)
+
+    def _reap_late(self, index: Index) -> int:
+        rows = index.claims_past(self._session.clock.boot_ms(), SLICE)
+        for row in rows:
+            if not self._extended_on_disk(index, row):
+                self.end_claim(index, row, "lease ended")
+        return len(rows)
+
+    def _extended_on_disk(self, index: Index, row: Row) -> bool:
+        """Somebody set the file's time and died before the row, or did it by hand: the file is believed."""
+        try:
+            found = os.lstat(moves.path_of(self._session, row))
+        except FileNotFoundError:
+            return False
+        at_ms = found.st_mtime_ns // 1_000_000
+        if at_ms == row.deadline_at_ms:
+            return False
+        deadline = deadline_boot_ms(found, row.nonce, self._session.clock, self._session.settings.lease_s)
+        index.extend(row.id, deadline, at_ms)
+        return deadline is None or deadline > self._session.clock.boot_ms()
+
+    def end_claim(self, index: Index, row: Row, reason: str, outcome: str = "requeued") -> None:
+        """Take a claim back, counted: to `new/` at once, or to `dead/` where the attempts are used up.
+
+        A claim by hand has not been counted by its name, so it is now.
+        """
+        now = self._session.clock.wall_ms()
+        attempts = row.attempts + (row.nonce is None)
+        counted = row._replace(attempts=attempts)
+        if attempts >= self._session.settings.max_attempts:
+            entry = moves.history_entry(counted, "dead", reason, now)
+            moved = self._to_dead(index, row, counted, reason, entry)
+        else:
+            entry = moves.history_entry(counted, outcome, reason, now)
+            moved = moves.back_to_new(self._session, index, row, attempts=attempts, entry=entry, failed=1)
+        if moved is None:
+            mending.mend(self._session, index, [row])
+        else:
+            log.info("claim.reaped id=%s attempt=%d now=%s reason=%s", row.id, attempts, moved.state, reason)
+
+    def _to_dead(self, index: Index, row: Row, counted: Row, reason: str, entry: moves.Attempt) -> Row | None:
+        if counted.attempts == row.attempts:
+            return moves.to_dead(self._session, index, row, reason, entry)
+        # By hand: counted in the name first, so that what is in dead/ tells the truth.
+        if not self._directory.move(moves.path_of(self._session, row), moves.path_of(self._session, counted)):
+            return None
+        index.change(row, counted)
+        return moves.to_dead(self._session, index, counted, reason, entry)
+
+    # Time to live
+
+    def _expire(self, index: Index) -> int:
+        rows = index.expired(self._session.clock.wall_ms(), SLICE)
+        for row in rows:
+            mending.expire(self._session, index, row)
+            log.info("message.expired id=%s", row.id)
+        return len(rows)
+
+    # Claims by hand that no row knows of
+
+    def adopt_claims(self) -> int:
+        """`cur/` is small: a row for what is there without one, or whose row says that it is elsewhere."""
+        with translated("scan", self._directory.cur):
+            names = [name for text in self._directory.names(self._directory.cur) if (name := parse_name(text))]
+        adopted = 0
+        for start in range(0, len(names), SLICE):
+            part = {name.id: name for name in names[start : start + SLICE]}
+            with self._session.look() as db:
+                strange = part.keys() - sql.look_claimed_among(db, list(part))
+            if strange:
+                with self._session.write() as index, translated("scan"):
+                    adopted += sum(self._adopt(index, id) for id in sorted(strange))
+        return adopted
+
+    def _adopt(self, index: Index, id: str) -> int:
+        row = index.row(id)
+        if row is not None:
+            if row.state != "claimed":
+                mending.mend(self._session, index, [row])
+            return 1
+        places = self._directory.locate([id])[id]
+        if places:
+            mending.put_row(self._session, index, places[0][0], places[0][2])
+        return len(places)
+
+    # Litter
+
+    def sweep(self) -> int:
+        """What the dead left: in `tmp/`, `meta/` and `holders/`, and rows and keys whose time is over; how many."""
+        swept = self._sweep_rows()
+        with translated("sweep", self._directory.base):
+            swept += sum(self._sweep_temporary(text) for text in os.listdir(self._directory.tmp))
+            swept += self._sweep_meta()
+            for holder in self._directory.names(self._directory.holders):
+                if self._is_dead(holder) and not self._has_claims(holder):
+                    swept += self._files.unlink_if_there(f"{self._directory.holders}/{holder}")
+        if swept:
+            log.info("sweep.done removed=%d", swept)
+        return swept
+
+    def _has_claims(self, holder: str) -> bool:
+        with self._session.look() as db:
+            return holder in sql.look_holders(db)
+
+    def _sweep_rows(self) -> int:
+        now = self._session.clock.wall_ms()
+        total = 0
+        while True:
+            with self._session.write() as index:
+                rows = index.ended("settled", now - SETTLED_KEPT_MS, SLICE)
+                for row in rows:
+                    index.remove(row)
+                keys = index.forget_keys_before(now, SLICE)
+                index.forget_minutes(now)
+            total += len(rows) + keys
+            if len(rows) < SLICE and keys < SLICE:
+                return total
+
+    def _sweep_temporary(self, text: str) -> bool:
+        """Old, not locked by its writer, and open for writing nowhere."""
+        path = self._directory.temporary(text)
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            return False
+        if self._session.clock.wall_ms() / 1000 - found.st_mtime < LITTER_AGE_S:
+            return False
+        if stat.S_ISDIR(found.st_mode):
+            self._files.remove_tree(path)
+            return True
+        if stat.S_ISREG(found.st_mode) and _in_use(path):
+            return False
+        return self._files.unlink_if_there(path)
+
+    def _sweep_meta(self) -> int:
+        """Metadata without a message: left by an enqueue that died, or kept for a deduplication window that is over."""
+        ids = [text[:36] for text in self._directory.names(self._directory.meta) if is_id(text[:36])]
+        swept = 0
+        for start in range(0, len(ids), SLICE):
+            part = ids[start : start + SLICE]
+            with self._session.look() as db:
+                orphans = set(part) - sql.look_known_among(db, part)
+            swept += sum(self._sweep_orphan(id) for id in orphans)
+        return swept
+
+    def _sweep_orphan(self, id: str) -> bool:
+        path = self._directory.meta_path(id)
+        now = self._session.clock.wall_ms()
+        try:
+            age_s = now / 1000 - os.lstat(path).st_mtime
+        except FileNotFoundError:
+            return False
+        until = read_arrival(self._directory, id).dedup_until_ms
+        # A message without a row may be there: only what is old is judged by its row alone.
+        if age_s < LITTER_AGE_S or (until is not None and until > now):
+            return False
+        return self._files.unlink_if_there(path)
+
+
+def _in_use(path: str) -> bool:
+    """Whether somebody has a temporary file locked, or open for writing."""
+    with contextlib.suppress(FileNotFoundError):
+        fd = open_message(path)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return take_lease(fd) is Writer.WRITING
+        finally:
+            os.close(fd)
+    return False

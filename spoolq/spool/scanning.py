@@ -1,0 +1,181 @@
+"""The scan of `new/`: a row for each file without one, and drops taken in. Section 9 of docs/spool-format.md.
+
+It goes on where it stopped, a few milliseconds at a time, and takes the write lock only for what it found. A listing
+beside moves can miss files; what one scan missed the next one finds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from spoolq.errors import UnsafeFile
+from spoolq.spool import mending, moves
+from spoolq.spool.directory import path_in
+from spoolq.spool.drops import Drops
+from spoolq.spool.files import open_message
+from spoolq.spool.index import Index, look_waiting_among
+from spoolq.spool.names import Name, format_name, parse_name
+from spoolq.spool.probe import Writer, take_lease
+from spoolq.spool.session import Session, translated
+
+log = logging.getLogger("spoolq.spool")
+
+_SLICE = 400
+_CLOCK_GRAIN_NS = 50_000_000
+_REST_SHARE = 20
+_MIN_INTERVAL_S = 1.0
+
+
+class Scanner:
+    """Scans one queue's `new/`. Not thread-safe: its owner serialises."""
+
+    def __init__(self, session: Session, drops: Drops) -> None:
+        self._session = session
+        self._directory = session.directory
+        self._drops = drops
+        self._left: list[str] = []
+        self._running = False
+        self._began_s = 0.0
+        self._spent_s = 0.0
+        self._stamp_ns = 0
+        self._seen_stamp_ns = 0
+        self._later = False
+        self._next_s = 0.0
+        self.last_ms = 0
+
+    def is_due(self) -> bool:
+        """Whether a scan should begin, or go on, by its own interval."""
+        return self._running or self._session.scan_due or self._session.clock.mono_s() >= self._next_s
+
+    def is_running(self) -> bool:
+        """Whether a scan has begun and is not at its end."""
+        return self._running
+
+    def is_needed(self) -> bool:
+        """Whether something may be there that no scan has seen: False only where `new/` has certainly not changed."""
+        if self._running or self._session.scan_due or self._later or self._drops.waiting:
+            return True
+        return self._seen_stamp_ns == 0 or os.stat(self._directory.new).st_mtime_ns != self._seen_stamp_ns
+
+    def run(self, budget_s: float) -> int:
+        """Scan for about `budget_s`; how many messages were added. Goes on at the next call where it is not done."""
+        clock = self._session.clock
+        start = clock.mono_s()
+        found = 0
+        with translated("scan", self._directory.new):
+            if not self._running:
+                self._begin()
+            while self._left and clock.mono_s() - start < budget_s:
+                part, self._left = self._left[-_SLICE:], self._left[:-_SLICE]
+                found += self._look_at(part[::-1])
+            self._spent_s += clock.mono_s() - start
+            if not self._left:
+                self._end()
+        return found
+
+    def _begin(self) -> None:
+        self._session.scan_due = False
+        self._stamp_ns = os.stat(self._directory.new).st_mtime_ns
+        settled = self._session.clock.wall_ms() * 1_000_000 - self._stamp_ns > _CLOCK_GRAIN_NS
+        if not settled:
+            # A change within the same tick of the clock would not be seen by this stamp.
+            self._stamp_ns = 0
+        names = self._directory.names(self._directory.new)
+        self._drops.forget_gone(set(names))
+        names.sort(reverse=True)
+        self._left = names
+        self._running = True
+        self._later = False
+        self._spent_s = 0.0
+
+    def _end(self) -> None:
+        self._running = False
+        self._seen_stamp_ns = self._stamp_ns
+        self.last_ms = round(self._spent_s * 1000)
+        self._next_s = self._session.clock.mono_s() + max(_MIN_INTERVAL_S, _REST_SHARE * self._spent_s)
+
+    def _look_at(self, texts: list[str]) -> int:
+        """One slice of the listing: which of it has no row, and which of it are drops."""
+        named: dict[str, tuple[str, Name]] = {}
+        strange = []
+        for text in texts:
+            name = parse_name(text)
+            if name is None:
+                strange.append(text)
+            elif name.nonce is None and name.id not in named:
+                named[name.id] = (text, name)
+            else:
+                self._put_right(text, name)
+        with self._session.look() as db:
+            missing = named.keys() - look_waiting_among(db, list(named))
+        found = self._add_missing([named[id] for id in sorted(missing)]) if missing else 0
+        return found + (self._drops.take_in(strange) if strange else 0)
+
+    def _put_right(self, text: str, name: Name) -> None:
+        """Put back by hand with its nonce, or a second file of one id: rename it to what it should be called."""
+        directory = self._directory
+        with self._session.write() as index:
+            row = index.row(name.id)
+            plain = name._replace(nonce=None)
+            if row is not None and row.state in ("ready", "scheduled") and os.path.lexists(
+                f"{directory.new}/{moves.name_of(row)}"
+            ):
+                plain = plain._replace(id=self._session.clock.new_id())
+            directory.move(f"{directory.new}/{text}", path_in(directory.new, plain))
+        self._session.scan_due = True
+
+    def _add_missing(self, missing: list[tuple[str, Name]]) -> int:
+        found = 0
+        with self._session.write() as index:
+            for text, name in missing:
+                found += self._add(index, text, name)
+        return found
+
+    def _add(self, index: Index, text: str, name: Name) -> int:
+        """A file in `new/` whose row is not there, or says that it is elsewhere. Under the lock."""
+        path = f"{self._directory.new}/{text}"
+        if not os.path.lexists(path) or not self._is_finished(path):
+            return 0
+        row = index.row(name.id)
+        if row is None:
+            mending.put_row(self._session, index, self._directory.new, name)
+            log.info("row.added id=%s", name.id)
+            return 1
+        if row.state in ("ready", "scheduled"):
+            return 0
+        own = f"{self._directory.of_state(row.state)}/{moves.name_of(row)}"
+        if row.state != "settled" and os.path.lexists(own):
+            return self._separate(index, path, own, name)
+        mending.mend(self._session, index, [row])
+        return 1
+
+    def _separate(self, index: Index, path: str, own: str, name: Name) -> int:
+        """`cp done/... new/`: a copy by hand is another message. Another name of the same inode is a crash."""
+        if os.path.samestat(os.lstat(path), os.lstat(own)):
+            self._directory.remove(path)
+            return 0
+        copy = name._replace(id=self._session.clock.new_id(), attempts=0)
+        self._directory.files.rename_new(path, f"{self._directory.new}/{format_name(*copy)}")
+        mending.put_row(self._session, index, self._directory.new, copy)
+        log.info("twin.renamed id=%s was=%s", copy.id, name.id)
+        return 1
+
+    def _is_finished(self, path: str) -> bool:
+        """Whether nobody is writing it: a file without a row may have been copied here under any name."""
+        try:
+            fd = open_message(path)
+        except FileNotFoundError:
+            return False
+        except PermissionError:
+            # The dequeue that meets it says so.
+            return True
+        except UnsafeFile:
+            return True
+        try:
+            if take_lease(fd) is Writer.WRITING:
+                self._later = True
+                return False
+        finally:
+            os.close(fd)
+        return True

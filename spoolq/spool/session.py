@@ -1,0 +1,541 @@
+"""An open queue: its directory, its index, its write lock, and the transactions in which files and rows change together.
+
+Owns opening, believing or rebuilding the index, noticing that somebody removed it, forking, and closing. What is done
+in a transaction is the business of `producer`, `consumer`, `dead_letters`, `drops`, `recovery` and `cleanup`. Sections
+1 and 8 of docs/spool-format.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import sqlite3
+import stat
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+
+from spoolq import settings as settings_module
+from spoolq.clock import Clock
+from spoolq.errors import (
+    IndexInUse,
+    NotASpool,
+    QueueNotFound,
+    SpoolqError,
+    StorageError,
+    UnknownFormat,
+    UnsafeSpool,
+    UnsupportedFileSystem,
+    storage_error,
+)
+from spoolq.interfaces import Progress
+from spoolq.settings import Settings
+from spoolq.spool import index as sql
+from spoolq.spool import mounts, rebuilding
+from spoolq.spool.directory import DIRECTORIES, FORMAT_TEXT, QueueDirectory
+from spoolq.spool.files import Files
+from spoolq.spool.holders import Holder
+from spoolq.spool.index import Index
+from spoolq.spool.lock import WriteLock, lock_holders
+
+log = logging.getLogger("spoolq.spool")
+
+_SETTINGS_LOOK_S = 0.2
+_DAMAGED = ("malformed", "not a database", "disk image", "no such table", "no such column", "unsupported file format")
+
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+class IndexDamaged(StorageError):
+    """The index cannot be read; the next transaction makes it anew. Whoever sees this tries once more."""
+
+
+class Session:
+    """One open queue. Make it with `Session.open`; thread-safe, and safe after a fork."""
+
+    def __init__(self, directory: QueueDirectory, name: str, clock: Clock) -> None:
+        self.directory = directory
+        self.name = name
+        self.clock = clock
+        self.settings = settings_module.load(Path(directory.settings), os.environ)
+        self.holders: dict[str, Holder] = {}
+        self.scan_due = True
+        self.on_fork: Callable[[], None] = lambda: None
+        self._settings_seen = self._settings_stamp()
+        self._settings_next_s = 0.0
+        self._boot = clock.boot_id()
+        self._mount = ""
+        self._index: Index | None = None
+        self._identity: tuple[int, int, int, int] | None = None
+        self._read_mutex = threading.Lock()
+        self._reader: sqlite3.Connection | None = None
+        self._reader_identity: tuple[int, int, int, int] | None = None
+        self._closed = False
+        self._lock = WriteLock(directory.lock, -1)
+        self._format_fd = -1
+        self._begin_files()
+        _sessions.add(self)
+
+    @classmethod
+    def open(cls, directory: QueueDirectory, name: str, clock: Clock) -> Session:
+        """Open a queue that is there. Checks what it stands on, and makes or mends its index."""
+        check_place(directory)
+        session = cls(directory, name, clock)
+        try:
+            with session.write():
+                pass
+        except BaseException:
+            session._let_go()
+            raise
+        return session
+
+    def _begin_files(self) -> None:
+        """Open what locks are taken on."""
+        with translated("open", self.directory.base):
+            self._lock.forget(self.directory.files.open_lock(self.directory.lock))
+            self._format_fd = os.open(self.directory.format, os.O_RDONLY | os.O_CLOEXEC)
+            self._mount = mounts.mount_of(self.directory.base).identity
+            self._lock_inode = os.fstat(self._lock.fd).st_ino
+
+    # Settings
+
+    def _settings_stamp(self) -> tuple[int, int] | None:
+        try:
+            found = os.stat(self.directory.settings)
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns, found.st_ino
+
+    def refresh_settings(self) -> None:
+        """Read `queue.toml` again where it has changed; a broken one is reported and the last good one kept."""
+        now = self.clock.mono_s()
+        if now < self._settings_next_s:
+            return
+        self._settings_next_s = now + _SETTINGS_LOOK_S
+        stamp = self._settings_stamp()
+        if stamp != self._settings_seen:
+            self._settings_seen = stamp
+            try:
+                self.settings = settings_module.load(Path(self.directory.settings), os.environ)
+            except SpoolqError as error:
+                log.error("settings.refused queue=%s error=%s", self.name, error)
+
+    def change_settings(self, settings: Settings) -> None:
+        """Write `queue.toml`, whole or not at all."""
+        text = settings_module.dump(settings)
+        directory = self.directory
+        with self.write(), translated("settings", directory.settings):
+            temporary = directory.temporary(f"queue.toml.{self.clock.new_id()}")
+            directory.files.write_whole(temporary, directory.settings, text.encode(), sync=True)
+        self._settings_next_s = 0.0
+        self.refresh_settings()
+
+    @property
+    def syncs(self) -> bool:
+        """Whether an enqueue is brought to the disk before it returns."""
+        return self.settings.durability != "process"
+
+    @property
+    def syncs_moves(self) -> bool:
+        """Whether the other transitions are, too."""
+        return self.settings.durability == "full"
+
+    # Transactions
+
+    def write(self, busy_s: float | None = None) -> _Write:
+        """`with session.write() as index:` the lock, a transaction; committed at the end, rolled back on an exception.
+
+        Raises Busy after `busy_s` (the queue's, unless given), IndexDamaged where the index broke under it (try
+        again: it is made anew), QueueNotFound where the queue has been deleted.
+        """
+        return _Write(self, self.settings.busy_s if busy_s is None else busy_s)
+
+    @contextlib.contextmanager
+    def look(self) -> Iterator[sqlite3.Connection]:
+        """A connection to look with. Neither waits for writers nor keeps them waiting."""
+        with self._read_mutex:
+            try:
+                yield self._current_reader()
+            except sqlite3.Error as error:
+                raise self._translated(error) from error
+
+    def _current_reader(self) -> sqlite3.Connection:
+        """A reader of the index that is under its name now, which is opened, or made, where it must be."""
+        identity = self._identity_now()
+        if self._reader is None or identity is None or identity != self._reader_identity:
+            self._close_reader()
+            with self.write():
+                identity = self._identity
+            self._reader = sql.open_reader(self.directory.index)
+            self._reader_identity = identity
+        return self._reader
+
+    def _close_reader(self) -> None:
+        reader, self._reader, self._reader_identity = self._reader, None, None
+        if reader is not None:
+            reader.close()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """The write lock without a transaction."""
+        self._lock.acquire(self.settings.busy_s)
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _translated(self, error: sqlite3.Error) -> SpoolqError:
+        """What an error of SQLite means."""
+        text = str(error)
+        if any(part in text for part in _DAMAGED):
+            self._identity = None
+            log.warning("index.damaged queue=%s error=%s", self.name, text)
+            return IndexDamaged(f"the index is damaged: {text}", op="index", path=self.directory.index)
+        if "disk is full" in text:
+            return storage_error(OSError(28, "", self.directory.index), "index")
+        hint = "Look at the disk and in the kernel log; `spoolq rebuild` makes the index anew"
+        return StorageError(f"the index cannot be used: {text}", op="index", path=self.directory.index, hint=hint)
+
+    # The index
+
+    def _identity_now(self) -> tuple[int, int, int, int] | None:
+        """Which files stand under the index's names; None where one is missing."""
+        try:
+            index, wal = os.stat(self.directory.index), os.stat(self.directory.index + "-wal")
+        except FileNotFoundError:
+            return None
+        return index.st_ino, index.st_dev, wal.st_ino, wal.st_dev
+
+    def _ensure_index(self) -> Index:
+        """The open index, if it is still the one under its name; else opened again, or made anew. Under the lock."""
+        identity = self._identity_now()
+        if identity is not None and identity == self._identity:
+            assert self._index is not None
+            return self._index
+        known = self._index is not None
+        self._check_still_there()
+        self._close_index()
+        self._index = self._open_index(removed=known and identity is None)
+        self._identity = self._identity_now()
+        return self._index
+
+    def _check_still_there(self) -> None:
+        """A queue that was deleted, and perhaps made again, is not the one that was opened."""
+        try:
+            there = os.stat(self.directory.lock).st_ino == self._lock_inode and os.path.exists(self.directory.format)
+        except FileNotFoundError:
+            there = False
+        if not there:
+            hint = "It was deleted while open; open it again if it has been made anew"
+            raise QueueNotFound(f"there is no queue {self.name!r} any more", path=self.directory.base, hint=hint)
+
+    def _open_index(self, *, removed: bool) -> Index:
+        """Open the index if it can be believed (section 8), else make it anew. Under the lock."""
+        alone = self._users_but_me() == []
+        index = None if removed else self._believed(alone)
+        if index is None:
+            self.rebuild_files()
+            index = Index(self.directory.index)
+        # The first write makes the WAL, whose identity is compared from now on.
+        index.begin(self.clock.wall_ms())
+        index.set_info(boot=self._boot, mount=self._mount)
+        index.commit()
+        return index
+
+    def _believed(self, alone: bool) -> Index | None:
+        """The index as it is on the disk, or None where it must be made anew."""
+        path = self.directory.index
+        if not os.path.exists(path) or (not alone and not os.path.exists(path + "-wal")):
+            return None
+        clean = self._take_clean_mark()
+        try:
+            index = Index(path)
+        except sqlite3.Error as error:
+            log.warning("index.unreadable queue=%s error=%s", self.name, error)
+            return None
+        try:
+            if index.version != sql.USER_VERSION:
+                self._refuse_unless_alone(index.version)
+            elif not alone or clean or (info := index.info()).boot == self._boot and info.mount == self._mount:
+                self.scan_due = True
+                return index
+        except sqlite3.Error as error:
+            log.warning("index.unreadable queue=%s error=%s", self.name, error)
+        except BaseException:
+            index.close()
+            raise
+        index.close()
+        return None
+
+    def _refuse_unless_alone(self, version: int) -> None:
+        pids = self._users_but_me()
+        if pids:
+            raise IndexInUse(
+                f"the index is of version {version}, this spoolq's is {sql.USER_VERSION}",
+                op="open",
+                path=self.directory.index,
+                hint=f"Stop the other spoolq first: pid {', '.join(map(str, pids)) or 'unknown'}",
+            )
+
+    def _users_but_me(self) -> list[int] | None:
+        """Who else has the queue open: [] for nobody. Leaves this one known as a user. Under the lock."""
+        try:
+            fcntl.flock(self._format_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return []
+        except BlockingIOError:
+            return sorted(set(lock_holders(self._format_fd)) - {os.getpid()}) or None
+        finally:
+            fcntl.flock(self._format_fd, fcntl.LOCK_SH)
+
+    def _take_clean_mark(self) -> bool:
+        """Whether the index was closed in order; from now on it no longer is."""
+        mark = self.directory.clean_mark
+        try:
+            with open(mark, "rb") as file:
+                size = file.read(100)
+        except FileNotFoundError:
+            return False
+        clean = size == str(os.stat(self.directory.index).st_size).encode()
+        self.directory.files.unlink_if_there(mark)
+        self.directory.files.sync_directory(self.directory.base)
+        return clean
+
+    def rebuild_files(self, progress: Progress | None = None) -> int:
+        """Make the index anew from the files, in place of the one that is there. Under the lock."""
+        self._close_index()
+        count = rebuilding.rebuild(
+            self.directory, self.clock, self.settings, boot=self._boot, mount=self._mount, progress=progress
+        )
+        self.scan_due = True
+        log.info("index.rebuilt queue=%s messages=%d", self.name, count)
+        return count
+
+    def _close_index(self) -> None:
+        index, self._index, self._identity = self._index, None, None
+        if index is not None:
+            index.close()
+
+    # Forking and closing
+
+    def before_fork(self) -> None:
+        """SQLite cannot be carried over a fork: not even forgotten, for its table of locks would be. So close it."""
+        self._read_mutex.acquire()
+        self._close_reader()
+        try:
+            self._lock.acquire(self.settings.busy_s)
+        except SpoolqError:
+            # Somebody else has the lock and so the index open: closing ours copies nothing back.
+            self._lock.acquire_threads()
+            self._close_index()
+        else:
+            self._close_index()
+            self._lock.release_file()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on; the index is opened again when it is needed."""
+        self._lock.release_threads()
+        self._read_mutex.release()
+
+    def after_fork_in_child(self) -> None:
+        """The parent's claims and locks stay the parent's: the child has none, and opens its own files."""
+        self._read_mutex = threading.Lock()
+        for holder in self.holders.values():
+            holder.forget()
+        self.holders = {}
+        self.scan_due = True
+        os.close(self._format_fd)
+        self._begin_files()
+        self.on_fork()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has been closed."""
+        return self._closed
+
+    def close(self) -> None:
+        """Let go; the last one leaves the index synced and marked as whole."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._index is not None:
+                self._close_in_order()
+        finally:
+            self._let_go()
+
+    def _close_in_order(self) -> None:
+        """Under the lock, since the last one's closing copies the WAL back, which must meet no writer."""
+        with self._read_mutex, self.alone():
+            self._close_reader()
+            index = self._index
+            whole = self._identity is not None and self._identity == self._identity_now()
+            last = self._users_but_me() == []
+            if index is None or not whole or not last:
+                self._close_index()
+                return
+            try:
+                index.sync()
+                self._close_index()
+                self._mark_clean()
+            except (sqlite3.Error, OSError) as error:
+                # No mark: the next opener after a reboot makes the index anew. Nothing else is lost.
+                log.warning("index.not_marked queue=%s error=%s", self.name, error)
+
+    def _mark_clean(self) -> None:
+        size = os.stat(self.directory.index).st_size
+        self.directory.files.write_whole(
+            self.directory.temporary(f"clean.{os.getpid()}"), self.directory.clean_mark, str(size).encode(), sync=True
+        )
+
+    def abandon(self) -> None:
+        """Let go at once, where what was open is no longer there."""
+        self._close_reader()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._closed = True
+        self._close_index()
+        for holder in self.holders.values():
+            holder.forget()
+        self.holders = {}
+        self._lock.close()
+        if self._format_fd >= 0:
+            os.close(self._format_fd)
+            self._format_fd = -1
+        _sessions.discard(self)
+
+
+class _Write:
+    """The transaction of `Session.write`."""
+
+    __slots__ = ("_busy_s", "_index", "_session")
+
+    def __init__(self, session: Session, busy_s: float) -> None:
+        self._session = session
+        self._busy_s = busy_s
+
+    def __enter__(self) -> Index:
+        session = self._session
+        if session._closed:
+            raise ValueError(f"the queue {session.name!r} is closed")
+        session._lock.acquire(self._busy_s)
+        try:
+            try:
+                index = session._ensure_index()
+                index.begin(session.clock.wall_ms())
+            except sqlite3.Error as error:
+                raise session._translated(error) from error
+            except OSError as error:
+                raise storage_error(error, "index", session.directory.index) from error
+        except BaseException:
+            session._lock.release()
+            raise
+        self._index = index
+        return index
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        session = self._session
+        try:
+            if error is None:
+                try:
+                    self._index.commit()
+                    return
+                except sqlite3.Error as failed:
+                    self._undo()
+                    raise session._translated(failed) from failed
+            self._undo()
+            if isinstance(error, sqlite3.Error):
+                raise session._translated(error) from error
+        finally:
+            session._lock.release()
+
+    def _undo(self) -> None:
+        try:
+            self._index.rollback()
+        except sqlite3.Error:
+            # It cannot even be undone: whoever comes next opens it anew, which undoes it.
+            self._session._close_index()
+
+
+@contextlib.contextmanager
+def translated(op: str, path: str = "") -> Iterator[None]:
+    """Turn what the system says into a SpoolqError that names the operation."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(error, op, path) from error
+
+
+def check_place(directory: QueueDirectory) -> None:
+    """Refuse what cannot be used as a queue: each with what to do. Reads only."""
+    base = directory.base
+    try:
+        with open(directory.format, "rb") as file:
+            text = file.read(64).decode("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotASpool(
+            f"{base} is not a spool", op="open", path=base, hint=f"Make one with: spoolq init {base}"
+        ) from error
+    except OSError as error:
+        raise storage_error(error, "open", directory.format) from error
+    if text != FORMAT_TEXT:
+        raise UnknownFormat(
+            f"{directory.format} says {text.strip()!r}, and this spoolq knows {FORMAT_TEXT.strip()!r}",
+            op="open",
+            path=directory.format,
+            hint="Use the spoolq that made it, or a newer one",
+        )
+    check_file_system(base)
+    device = os.stat(base).st_dev
+    for name in ("", *DIRECTORIES):
+        path = f"{base}/{name}" if name else base
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            directory.files.mkdir(path)
+            continue
+        if not stat.S_ISDIR(found.st_mode):
+            raise NotASpool(f"{path} is not a directory", op="open", path=path, hint="Move it away")
+        if found.st_dev != device:
+            hint = "All of a queue must lie on one device, since a rename across devices is a copy"
+            raise UnsupportedFileSystem(f"{path} is on another device than {base}", op="open", path=path, hint=hint)
+        if found.st_mode & stat.S_IWOTH:
+            hint = f"chmod o-w '{path}'; to let others drop files: spoolq init --group GROUP"
+            raise UnsafeSpool(f"everybody may write to {path}", op="open", path=path, hint=hint)
+
+
+def check_file_system(path: str) -> None:
+    """Refuse file systems on which the protocol does not hold."""
+    kind = mounts.mount_of(path).kind
+    if kind in mounts.NETWORK:
+        hint = "Put the spool on a local disk; for several machines use the PostgreSQL engine or the relay"
+        raise UnsupportedFileSystem(f"{path} is on a network file system ({kind})", op="open", path=path, hint=hint)
+    if kind in mounts.LACKING:
+        hint = "Use a local Linux file system such as ext4, xfs or btrfs"
+        raise UnsupportedFileSystem(f"{kind} cannot hold a spool ({path})", op="open", path=path, hint=hint)
+
+
+def _before_fork() -> None:
+    for session in list(_sessions):
+        session.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for session in list(_sessions):
+        session.after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for session in list(_sessions):
+        session.after_fork_in_child()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
