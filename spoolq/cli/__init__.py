@@ -1,0 +1,67 @@
+"""The command line: `spoolq COMMAND`. DESIGN 11; every command is in docs/cli.md.
+
+In reading order: commands.py (which there are), declare.py (how one says what it takes), quick.py and app.py (who reads
+the command line), then the commands by theme. It uses queues only through `interfaces`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line, `sys.argv` unless given, and return its exit status."""
+    from spoolq.cli import failure
+
+    argv = sys.argv[1:] if argv is None else list(argv)
+    as_json = "--json" in (argv[: argv.index("--")] if "--" in argv else argv)
+    try:
+        status = _run(argv, as_json)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        status = failure.INTERRUPTED
+    except BrokenPipeError:
+        status = failure.PIPE_CLOSED
+    except (failure.SpoolqError, ValueError, OSError) as error:
+        status = failure.report(error, as_json=as_json)
+    if status:
+        _give_up_output()
+    return status
+
+
+def _run(argv: Sequence[str], as_json: bool) -> int:
+    from os import environ
+
+    from spoolq.cli import commands, quick
+
+    if "_SPOOLQ_COMPLETE" not in environ:
+        found = commands.find(argv)
+        if found:
+            command = commands.load(found[0])
+            values = quick.read(command, found[1], environ)
+            if values is not None:
+                return command.run(**values) or 0
+    return _by_typer(argv, as_json)
+
+
+def _by_typer(argv: Sequence[str], as_json: bool) -> int:
+    from spoolq.cli import app, failure
+
+    try:
+        return app.run(argv)
+    except app.UsageError as error:
+        if not str(error):  # nothing was asked for, and typer has shown the help
+            return failure.USAGE
+        return failure.report(ValueError(str(error)), as_json=as_json, hint=f"Help: {error.command} --help")
+
+
+def _give_up_output() -> None:
+    """What could not be written (nobody reads it, the disk is full) is not tried, and told, again when Python ends."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        try:
+            sys.stdout.close()
+        except OSError:
+            pass

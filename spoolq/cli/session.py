@@ -1,0 +1,31 @@
+"""How commands get at queues and ids."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from spoolq import queue as entry
+
+if TYPE_CHECKING:
+    from spoolq.interfaces import Queue
+
+
+def opened(spool: str, name: str | None, *, create: bool = False, detached: bool = False) -> Queue:
+    """The queue of this name, for a `with`. create: make the spool where there is none. detached: see `open_queue`."""
+    return entry.open_queue(spool, queue=name, create=create, detached=detached)
+
+
+def names(spool: str, only: str | None) -> list[str]:
+    """The queue that was asked for, else all of the spool."""
+    return [only] if only else entry.list_queues(spool)
+
+
+def given(words: Iterable[str]) -> Iterator[str]:
+    """The ids or receipts of a command line. "-" stands for standard input: the first word of each line."""
+    for word in words:
+        if word == "-":
+            yield from (line.split(None, 1)[0] for line in sys.stdin if line.strip())
+        else:
+            yield word
