@@ -241,7 +241,7 @@ class Queue(ABC):
 
     @abstractmethod
     def extend(self, receipt: str, lease_s: float) -> None:
-        """The claim now ends `lease_s` from now. Where it lived by the process alone, it gets a deadline too."""
+        """The claim now ends `lease_s` from now. One that lives by its process alone has no end, and keeps none."""
 
     @abstractmethod
     def move_to_dead_letter_queue(self, receipt: str, reason: str, *, details: Attempt | None = None) -> None:
@@ -321,7 +321,7 @@ class Queue(ABC):
 
     @abstractmethod
     def change_settings(self, settings: Settings) -> None:
-        """Make these the queue's settings, for every process, from their next operation on."""
+        """Make these the queue's settings: here at once, in other processes within half a second."""
 
     # Keeping
 

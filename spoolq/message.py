@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 
 class Message:
-    """One delivery of a message. Use as a context manager: acknowledged at the end, requeued on an exception."""
+    """One delivery of a message. Use as a context manager: acknowledged at the end, requeued on an exception.
+
+    name: what it was dropped or sent as, made safe to show and to use in a shell, or None. original_name: exactly that,
+    where it differs.
+    """
 
     __slots__ = (
         "_body",
@@ -35,6 +39,7 @@ class Message:
         "group",
         "id",
         "name",
+        "original_name",
         "path",
         "priority",
         "receipt",
@@ -57,6 +62,7 @@ class Message:
         headers: Mapping[str, str] | None = None,
         content_type: str | None = None,
         group: str | None = None,
+        original_name: str | None = None,
     ) -> None:
         self._queue = queue
         self._body = body
@@ -66,6 +72,7 @@ class Message:
         self.attempts = attempts
         self.priority = priority
         self.name = name
+        self.original_name = original_name
         self.body_bytes = body_bytes
         self.enqueued_at_ms = enqueued_at_ms
         self.path = path
@@ -74,7 +81,8 @@ class Message:
         self.settled: State | None = None
 
     def __repr__(self) -> str:
-        return f"<Message {self.id} attempt {self.attempts}, {self.body_bytes} bytes{', ' + self.settled if self.settled else ''}>"
+        settled = f", {self.settled}" if self.settled else ""
+        return f"<Message {self.id} attempt {self.attempts}, {self.body_bytes} bytes{settled}>"
 
     @property
     def headers(self) -> Mapping[str, str]:

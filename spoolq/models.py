@@ -63,8 +63,9 @@ class MessageInfo:
     """What is known of a message without opening it.
 
     state: one of STATES. due_at_ms: not before, or None. changed_at_ms: when it entered its state. held: waits for
-    an earlier message of its group. receipt: of the delivery under way or settled, or None. headers, content_type,
-    dedup_key and history are filled by `get` only; a list leaves them empty, so that a page costs no file reads.
+    an earlier message of its group. name: safe to show and to use in a shell; original_name: as it was dropped or
+    sent, where that differs. receipt: of the delivery under way or settled, or None. headers, content_type,
+    dedup_key, original_name and history are filled by `get` only; a list leaves them empty, so that a page costs no file reads.
     """
 
     id: str
@@ -87,6 +88,7 @@ class MessageInfo:
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str | None = None
     dedup_key: str | None = None
+    original_name: str | None = None
     history: tuple[Attempt, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from spoolq import retry
 from spoolq.clock import Clock, id_time_ms
 from spoolq.errors import LeaseLost, MessageNotFound, MessageTooLarge, QueueFull
 from spoolq.models import STATES, Attempt, MessageInfo, NewMessage, State
+from spoolq.reasons import summary
 from spoolq.settings import Settings
 
 REMEMBER_MS = 600_000
@@ -239,7 +240,7 @@ class MemoryStore:
         self._unplace(entry)
         self._note(entry, outcome, reason, details)
         self._end_claim(entry)
-        entry.reason = reason
+        entry.reason = summary(reason)
         self._wait_for(entry, retry.delay_s(entry.attempts, self.settings.retry) if delay_s is None else delay_s)
         return entry.state
 
@@ -256,7 +257,7 @@ class MemoryStore:
         self._unplace(entry)
         self._note(entry, outcome, reason, details)
         self._end_claim(entry)
-        entry.due_at_ms, entry.reason = None, reason
+        entry.due_at_ms, entry.reason = None, summary(reason)
         self._place(entry, "dead")
         self.totals["dead"] += 1
 

@@ -206,7 +206,8 @@ class Consumer:
             receipt=f"{row.id}.{taken.nonce}",
             attempts=row.attempts + 1,
             priority=row.priority,
-            name=arrival.name if arrival.name is not None else row.label,
+            name=row.label,
+            original_name=arrival.name,
             body_bytes=taken.size,
             enqueued_at_ms=row.enqueued_at_ms,
             body=taken.body,
@@ -219,6 +220,7 @@ class Consumer:
     def open_body(self, receipt: str) -> BinaryIO:
         """The file of a claim, from its beginning."""
         id, nonce = validate.parse_receipt(receipt)
+        row: Row | None = None
         for _ in range(2):
             with self._session.look() as db:
                 row = mending.look_row(db, id)
@@ -334,7 +336,7 @@ class Consumer:
             now = self._session.clock.wall_ms()
             if row.attempts >= settings.max_attempts:
                 entry = moves.history_entry(row, "dead", reason, now, details)
-                new = moves.to_dead(self._session, index, row, entry.reason or "failed", entry)
+                new = moves.to_dead(self._session, index, row, entry.reason or "failed", entry, failed=1)
             else:
                 wait_s = retry_delay_s(row.attempts, settings.retry) if delay_s is None else delay_s
                 due = now + round(wait_s * 1000) if wait_s > 0 else None

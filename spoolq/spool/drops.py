@@ -121,14 +121,17 @@ class Drops:
         writer = take_lease(fd)
         found = os.fstat(fd)
         if writer is Writer.WRITING:
-            return self._wait(text, "somebody is writing it")
+            self._wait(text, "somebody is writing it")
+            return None
         if writer is Writer.UNKNOWN and not self._at_rest(text, found):
-            return self._wait(text, f"changed within the last {self._session.settings.drops.settle_s:g} s")
+            self._wait(text, f"changed within the last {self._session.settings.drops.settle_s:g} s")
+            return None
         try:
             self._room.check_size(found.st_size)
             self._room.check(0)
         except (Full, MessageTooLarge) as error:
-            return self._wait(text, error.message, loud=True)
+            self._wait(text, error.message, loud=True)
+            return None
         return self._named(text, path, fd, found, writer is Writer.NONE)
 
     def _at_rest(self, text: str, found: os.stat_result) -> bool:

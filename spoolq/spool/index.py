@@ -127,6 +127,8 @@ _SETTLE = (
     "UPDATE messages SET state = ?, ended_at_ms = ?, deadline_boot_ms = NULL WHERE id = ? AND nonce = ?"
     " AND state = 'claimed' RETURNING priority, due_at_ms, attempts, label, body_bytes, claimed_at_ms, grp, has_meta"
 )
+_OPEN = ("ready", "scheduled", "claimed")
+_WAITING = ("ready", "scheduled")
 _OPEN_STATES = "state IN ('ready', 'scheduled', 'claimed')"
 
 
@@ -274,9 +276,7 @@ class Index:
         has_meta: int = 0,
     ) -> bool:
         """The row of a message that is in `new/`; False where there is one."""
-        held = 0
-        if grp is not None:
-            held = 1 if self._group_has_head(grp) else 0
+        held = 0 if grp is None else self._join_group(grp, id)
         cursor = self._db.execute(
             _INSERT_NEW,
             (
@@ -360,8 +360,10 @@ class Index:
     def change(self, old: Row, new: Row, **totals: int) -> None:
         """Replace a row by another of the same id, with the counts of both states, and totals such as `failed=1`.
 
-        A group's next message is freed where this one is no longer open.
+        A message that is open again stands in its group by its id; one that is no longer open frees the next.
         """
+        if new.grp is not None and old.state not in _OPEN and new.state in _WAITING:
+            new = new._replace(held=self._join_group(new.grp, new.id))
         self._db.execute(_REPLACE, new)
         if old.state != new.state or totals or old.body_bytes != new.body_bytes:
             deltas = dict(totals)
@@ -374,7 +376,7 @@ class Index:
     def put(self, row: Row) -> None:
         """A row for a file that had none, whatever its state; a group's head where its group has none."""
         if row.grp is not None and row.state in ("ready", "scheduled"):
-            row = row._replace(held=1 if self._group_has_head(row.grp) else 0)
+            row = row._replace(held=self._join_group(row.grp, row.id))
         self._db.execute(_INSERT, row)
         deltas = {"enqueued": 1}
         _step(deltas, row.state, 1, row.body_bytes)
@@ -398,15 +400,24 @@ class Index:
 
     # Groups: exactly one open message of each is not held
 
-    def _group_has_head(self, grp: str) -> bool:
-        found = self._db.execute(
-            f"SELECT 1 FROM messages WHERE grp = ? AND held = 0 AND {_OPEN_STATES} LIMIT 1", (grp,)
+    def _join_group(self, grp: str, id: str) -> int:
+        """`held` of a message that comes into its group: 0 where it is the first, and nobody works on a later one."""
+        head = self._db.execute(
+            f"SELECT id, state FROM messages WHERE grp = ? AND held = 0 AND {_OPEN_STATES} LIMIT 1", (grp,)
         ).fetchone()
-        return found is not None
+        if head is None:
+            return 0
+        if head[0] < id or head[1] == "claimed":
+            return 1
+        self._db.execute("UPDATE messages SET held = 1 WHERE id = ?", (head[0],))
+        return 0
 
     def free_next(self, grp: str) -> None:
         """Where no open message of the group is its head, the first one becomes it."""
-        if not self._group_has_head(grp):
+        head = self._db.execute(
+            f"SELECT 1 FROM messages WHERE grp = ? AND held = 0 AND {_OPEN_STATES} LIMIT 1", (grp,)
+        ).fetchone()
+        if head is None:
             self._db.execute(
                 "UPDATE messages SET held = 0 WHERE id = (SELECT id FROM messages WHERE grp = ? AND held = 1"
                 f" AND {_OPEN_STATES} ORDER BY id LIMIT 1)",
@@ -470,10 +481,7 @@ class Index:
 
     def key(self, dedup_key: str) -> Key | None:
         """What is known of a key."""
-        row = self._db.execute(
-            "SELECT id, until_at_ms, reserved FROM keys WHERE dedup_key = ?", (dedup_key,)
-        ).fetchone()
-        return None if row is None else Key(row[0], row[1], bool(row[2]))
+        return look_key(self._db, dedup_key)
 
     def keep_key(self, dedup_key: str, key: Key) -> None:
         """Remember a key, or a reservation of it."""
@@ -559,7 +567,7 @@ def _step(deltas: dict[str, int], state: str, number: int, size: int) -> None:
 def _counts(row: Sequence[Any]) -> Counts:
     buckets = len(BUCKETS_S)
     plain = len(Counts._fields) - 2
-    return Counts(*row[:plain], tuple(row[plain : plain + buckets]), tuple(row[plain + buckets :]))
+    return Counts._make((*row[:plain], tuple(row[plain : plain + buckets]), tuple(row[plain + buckets :])))
 
 
 # Looking, on the connection for it. Each is one statement, so that it sees one instant.
@@ -584,6 +592,12 @@ def look_waiting_among(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
     marks = ", ".join("?" * len(ids))
     found = db.execute(f"SELECT id FROM messages WHERE id IN ({marks}) AND state IN ('ready', 'scheduled')", ids)
     return {row[0] for row in found}
+
+
+def look_key(db: sqlite3.Connection, dedup_key: str) -> Key | None:
+    """What is known of a deduplication key."""
+    row = db.execute("SELECT id, until_at_ms, reserved FROM keys WHERE dedup_key = ?", (dedup_key,)).fetchone()
+    return None if row is None else Key(row[0], row[1], bool(row[2]))
 
 
 def look_counts(db: sqlite3.Connection) -> Counts:

@@ -51,10 +51,7 @@ def _follow(session: Session, index: Index, row: Row, directory: str, text: str,
     if directory == session.directory.new and name.nonce is not None:
         name = _without_nonce(session, directory, text, name)
     new = row_of_file(directory, name, found, meta, has_meta, session.clock, session.settings)
-    held = 0
-    if new.grp is not None and new.state in ("ready", "scheduled"):
-        # Back from the dead it stands behind whoever is its group's head; `change` frees it where there is none.
-        held = row.held if row.state in ("ready", "scheduled", "claimed") else 1
+    held = row.held if new.state in ("ready", "scheduled") else 0
     new = new._replace(held=held, enqueued_at_ms=row.enqueued_at_ms)
     log.info("row.mended id=%s was=%s now=%s", row.id, row.state, new.state)
     index.change(row, new)

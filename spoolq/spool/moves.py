@@ -119,15 +119,16 @@ def back_to_new(
         deadline_boot_ms=None,
         deadline_at_ms=None,
         expires_at_ms=None if row.state in ("dead", "done") else row.expires_at_ms,
-        held=row.held if row.state not in ("dead", "done") else int(row.grp is not None),
         reason=summary(entry.reason) if entry is not None and entry.reason else row.reason,
     )
     index.change(row, new, **totals)
     return new
 
 
-def to_dead(session: Session, index: Index, row: Row, reason: str, entry: Attempt | None) -> Row | None:
-    """Any state to `dead/`; None where the file is not where the row says."""
+def to_dead(
+    session: Session, index: Index, row: Row, reason: str, entry: Attempt | None, **totals: int
+) -> Row | None:
+    """Any state to `dead/`; None where the file is not where the row says. totals: as in `back_to_new`."""
     noted = note(session, row, entry)
     name = Name(row.id, row.priority, row.due_at_ms, row.attempts, None, row.label)
     if not session.directory.move(path_of(session, row), path_in(session.directory.dead, name)):
@@ -142,7 +143,7 @@ def to_dead(session: Session, index: Index, row: Row, reason: str, entry: Attemp
         deadline_at_ms=None,
         reason=summary(reason),
     )
-    index.change(row, new, gave_up=1)
+    index.change(row, new, gave_up=1, **totals)
     return new
 
 

@@ -7,7 +7,6 @@ the commit point; the row is a convenience, and an enqueue does not fail for wan
 from __future__ import annotations
 
 import fcntl
-import io
 import logging
 import os
 import stat
@@ -21,7 +20,7 @@ from spoolq import validate
 from spoolq.errors import Busy, MessageTooLarge, SpoolqError, StorageError, TryAgain, UnsafeFile, storage_error
 from spoolq.models import NewMessage
 from spoolq.spool.files import open_message
-from spoolq.spool.index import Index, Key
+from spoolq.spool.index import Index, Key, look_key
 from spoolq.spool.meta import Arrival, write_arrival
 from spoolq.spool.names import clean_name, format_name
 from spoolq.spool.probe import Writer, take_lease
@@ -70,13 +69,15 @@ class Producer:
 
     def enqueue(self, body: Body, new: NewMessage) -> str:
         """One message; `new` holds everything but the body."""
+        if new.dedup_key is not None and (known := self._known(new.dedup_key)) is not None:
+            return known
         if isinstance(body, bytes | bytearray | memoryview):
             size = len(body) if not isinstance(body, memoryview) else body.nbytes
             self.room.check_size(size)
             self.room.check(size)
             data = body
             return self._enqueue(lambda fd: self._write(fd, data, size), new)
-        if not hasattr(body, "read") or isinstance(body, io.TextIOBase):
+        if not hasattr(body, "read") or hasattr(body, "encoding"):
             raise validate.wrong_body(body)
         self.room.check(0)
         file = body
@@ -91,6 +92,7 @@ class Producer:
             self.room.check_size(found.st_size)
             same_device = found.st_dev == os.stat(self._directory.new).st_dev
             if move and same_device:
+                self.room.check_limits(found.st_size)
                 return self._enqueue_moved(path, source, found, new)
             self.room.check(found.st_size)
             id = self._enqueue(lambda fd: self._copy_range(source, fd, found.st_size), new)
@@ -343,6 +345,14 @@ class Producer:
             raise
         finally:
             os.close(fd)
+
+    def _known(self, key: str) -> str | None:
+        """The message that a key names already: answered before anything is written, also where there is no room."""
+        with self._session.look() as db:
+            found = look_key(db, key)
+        if found is None or found.reserved or found.until_at_ms <= self._session.clock.wall_ms():
+            return None
+        return found.id
 
     def _reserve(self, key: str, plan: _Prepared) -> str | None:
         """Reserve a key for this file, or the id of the message that has it. Waits for a writer at work on it."""

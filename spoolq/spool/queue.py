@@ -39,7 +39,7 @@ from spoolq.spool import index as sql
 from spoolq.spool import mending, moves, queues
 from spoolq.spool.checking import Check
 from spoolq.spool.cleanup import Cleanup
-from spoolq.spool.consumer import Consumer
+from spoolq.spool.consumer import PROMOTE_AT_ONCE, Consumer
 from spoolq.spool.dead_letters import SpoolDeadLetters
 from spoolq.spool.drops import Drops
 from spoolq.spool.files import Files
@@ -371,7 +371,19 @@ class SpoolQueue(Queue):
     # Looking
 
     def peek(self) -> MessageInfo | None:
+        if os.path.exists(self._directory.paused):
+            return None
+        self._promote()
         return self._reading.peek()
+
+    def _promote(self) -> None:
+        """Make ready what is due, where something is."""
+        with self._session.look() as db:
+            due = sql.look_next_due(db)
+        now = self._session.clock.wall_ms()
+        if due is not None and due <= now:
+            with self._session.write() as index:
+                index.promote(now, PROMOTE_AT_ONCE)
 
     def get(self, message_id: str) -> MessageInfo:
         return self._reading.get(message_id)
@@ -565,8 +577,15 @@ class SpoolQueue(Queue):
 
     def wait(self, timeout_s: float) -> bool:
         validate.check_wait(timeout_s)
+        end_s = self._session.clock.mono_s() + timeout_s
         self._wakeup.watch()
-        return self._wait(self._wakeup.count, timeout_s)
+        while True:
+            seen = self._wakeup.count
+            if self._may_have_something():
+                return True
+            left_s = end_s - self._session.clock.mono_s()
+            if left_s <= 0 or (self._wait(seen, left_s) and self._wakeup.count != seen):
+                return left_s > 0
 
     def close(self) -> None:
         if self._session.is_closed:

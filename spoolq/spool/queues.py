@@ -28,7 +28,7 @@ _SHARED_DIRECTORIES = ("new", "tmp")
 
 def check_queue_name(name: str) -> str:
     """The name, if a queue may be called that: it can never lead out of the spool."""
-    if not isinstance(name, str) or not is_queue_name(name):
+    if not is_queue_name(name):
         raise ValueError(
             f"queue must be 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit, not {name!r}"
         )

@@ -60,7 +60,7 @@ def to_info(session: Session, row: Row, meta: Meta | None = None) -> MessageInfo
     arrival = meta.arrival
     return replace(
         info,
-        name=arrival.name if arrival.name is not None else row.label,
+        original_name=arrival.name,
         headers=dict(arrival.headers),
         content_type=arrival.content_type,
         dedup_key=arrival.dedup_key,
@@ -231,7 +231,7 @@ class Reading:
 def _nothing_before(row: Counts) -> Counts:
     """Before the first row of the ledger there was nothing: it was made then."""
     buckets = (0,) * len(BUCKETS_S)
-    return Counts(row.minute, *(0,) * (len(Counts._fields) - 3), buckets, buckets)
+    return Counts._make((row.minute, *(0,) * (len(Counts._fields) - 3), buckets, buckets))
 
 
 def _minute(now: Counts, then: Counts) -> Minute:

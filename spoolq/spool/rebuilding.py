@@ -80,7 +80,8 @@ def row_of_file(
 def summary(reason: str) -> str:
     """A reason in one line, for lists and for grouping: the last line of a traceback, the only line of the rest."""
     lines = reason.strip().splitlines()
-    return lines[-1].strip()[:300] if lines else ""
+    last = lines[-1].strip()[:300] if lines else ""
+    return last.encode("utf-8", "backslashreplace").decode()
 
 
 class _Reading:

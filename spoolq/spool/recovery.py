@@ -14,6 +14,7 @@ import os
 import stat
 from collections.abc import Callable
 
+from spoolq.models import Attempt
 from spoolq.spool import index as sql
 from spoolq.spool import mending, moves
 from spoolq.spool.files import open_message
@@ -130,14 +131,14 @@ class Recovery:
         else:
             log.info("claim.reaped id=%s attempt=%d now=%s reason=%s", row.id, attempts, moved.state, reason)
 
-    def _to_dead(self, index: Index, row: Row, counted: Row, reason: str, entry: moves.Attempt) -> Row | None:
+    def _to_dead(self, index: Index, row: Row, counted: Row, reason: str, entry: Attempt) -> Row | None:
         if counted.attempts == row.attempts:
-            return moves.to_dead(self._session, index, row, reason, entry)
+            return moves.to_dead(self._session, index, row, reason, entry, failed=1)
         # By hand: counted in the name first, so that what is in dead/ tells the truth.
         if not self._directory.move(moves.path_of(self._session, row), moves.path_of(self._session, counted)):
             return None
         index.change(row, counted)
-        return moves.to_dead(self._session, index, counted, reason, entry)
+        return moves.to_dead(self._session, index, counted, reason, entry, failed=1)
 
     # Time to live
 

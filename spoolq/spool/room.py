@@ -36,7 +36,7 @@ class Room:
 
     def check(self, size: int, count: int = 1) -> None:
         """Refuse where there is no room for `count` messages of `size` bytes in all."""
-        self._check_limits(size, count)
+        self.check_limits(size, count)
         now = self._session.clock.mono_s()
         self._left_bytes -= size + 4096 * count
         self._left_inodes -= count
@@ -70,14 +70,15 @@ class Room:
             hint=hint,
         )
 
-    def _check_limits(self, size: int, count: int) -> None:
+    def check_limits(self, size: int, count: int = 1) -> None:
+        """Refuse where the queue's own limits, on what waits, are reached."""
         limits = self._session.settings.limits
         if not limits.messages and not limits.bytes:
             return
         with self._session.look() as db:
             counts = sql.look_counts(db)
-        there = counts.ready + counts.scheduled + counts.claimed
-        stored = counts.ready_bytes + counts.scheduled_bytes + counts.claimed_bytes
+        there = counts.ready + counts.scheduled
+        stored = counts.ready_bytes + counts.scheduled_bytes
         if limits.messages and there + count > limits.messages:
             hint = "Wait for consumers, or raise limits.messages in queue.toml"
             raise QueueFull(f"the queue holds {there:,} of at most {limits.messages:,} messages", op="enqueue", hint=hint)

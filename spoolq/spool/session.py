@@ -131,8 +131,10 @@ class Session:
         with self.write(), translated("settings", directory.settings):
             temporary = directory.temporary(f"queue.toml.{self.clock.new_id()}")
             directory.files.write_whole(temporary, directory.settings, text.encode(), sync=True)
-        self._settings_next_s = 0.0
-        self.refresh_settings()
+        for session in list(_sessions):
+            if session.directory.base == directory.base:
+                session._settings_next_s = 0.0
+                session.refresh_settings()
 
     @property
     def syncs(self) -> bool:

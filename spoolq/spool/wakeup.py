@@ -105,8 +105,6 @@ class Wakeup:
         if not self._broken or self._refused or self._closed:
             return
         with self._condition:
-            if not self._broken:
-                return
             self._broken = False
         try:
             self._add_watches()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,7 @@ from pathlib import Path
 from spoolq.worker.events import emit
 
 _PROGRAM = Path(__file__).with_name("guard_process.py")
+_BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 _LEFT_MAX = 64
 _GOODBYE_S = 2.0
 
@@ -105,6 +107,8 @@ class Guard:
     def _start(self) -> None:
         read_fd, self._write_fd = os.pipe()
         os.set_blocking(self._write_fd, False)
+        # The mask passes on to the guard, so that no TERM for everybody can meet it before it is ready.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_PROGRAM), str(os.getsid(0))],
@@ -121,6 +125,7 @@ class Guard:
         else:
             emit(logging.DEBUG, "guard.started", pid=self._process.pid)
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(read_fd)
 
     def _kill(self) -> None:

@@ -1,7 +1,8 @@
 """The guard's own program: kill the commands of a worker that died. `guard` starts it; nothing imports it.
 
-Run as `python -I -S guard_process.py SESSION`, so it may import nothing of spoolq, and only light modules. Standard
-input is a pipe that only the worker holds open. Lines on it, KEY being the inode of the command's standard error:
+Run as `python -I -S guard_process.py SESSION`, so it may import nothing of spoolq, and only light modules. It inherits
+that the signals which stop programs are blocked. Standard input is a pipe that only the worker holds open. Lines on it,
+KEY being the inode of the command's standard error:
 
     + KEY       a command is about to start
     = KEY PID   it runs, and leads the process group PID
@@ -18,7 +19,6 @@ import sys
 
 _NO_FD = -1
 _PROCESS_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
-_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
 
 
 class Commands:
@@ -76,7 +76,7 @@ def kill_group(pid: int, pidfd: int, session: int) -> None:
             return
         except OSError:  # EINVAL: an older kernel. EPERM: below says the same
             pass
-    if is_leader(pid, pidfd) or has_member(pid, session):
+    if is_leader(pid, pidfd) or is_left(pid, session):
         try:
             os.killpg(pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):  # RACE: gone by itself; or not ours to kill
@@ -95,9 +95,11 @@ def is_leader(pid: int, pidfd: int) -> bool:
         return False
 
 
-def has_member(group: int, session: int) -> bool:
-    """Whether a process of the worker's session is in the group: a leader may die before its children."""
-    return any(each[1:] == (group, session) for each in map(read_stat, pids()))
+def is_left(group: int, session: int) -> bool:
+    """Whether something is left of a group whose leader has gone: while it is, no process gets the leader's number."""
+    found = [read_stat(pid) for pid in pids()]
+    reused = any(pid == group for pid, _, _ in found)
+    return not reused and any((of_group, of_session) == (group, session) for _, of_group, of_session in found)
 
 
 def read_stat(pid: int) -> tuple[int, int, int]:
@@ -140,8 +142,6 @@ def kill_started(keys: set[int], session: int) -> None:
 
 def main() -> None:
     """Listen until the pipe ends."""
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
     commands = Commands(int(sys.argv[1]))
     rest = b""
     while piece := os.read(0, 65536):

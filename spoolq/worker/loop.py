@@ -112,7 +112,7 @@ class Worker:
             for number, loop in enumerate(loops):
                 threading.Thread(target=self._run, args=(loop,), name=f"spoolq-slot-{number}", daemon=True).start()
             self._supervise(len(loops))
-        code = self._result(sum(loop.handled for loop in loops))
+            code = self._result(sum(loop.handled for loop in loops))
         emit(logging.INFO, "worker.stopped", exit_code=code)
         return code
 
