@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -100,6 +100,13 @@ class QueueDirectory:
     def names(self, directory: str) -> list[str]:
         """What is in a directory, dot names left out. By path: a kept descriptor misses files on btrfs."""
         return [name for name in os.listdir(directory) if name[0] != "."]
+
+    def each_name(self, directory: str) -> Iterator[str]:
+        """The same, one after another, for a directory too large to list at once. Moves meanwhile may hide some."""
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.name[0] != ".":
+                    yield entry.name
 
     def locate(self, ids: Iterable[str]) -> dict[str, list[tuple[str, str, Name]]]:
         """Where the files of these messages are: for each id (directory, file name, parsed), the believed one first.

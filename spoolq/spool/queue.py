@@ -277,6 +277,15 @@ class SpoolQueue(Queue):
                 return []
             self._wait(seen, left_s)
 
+    def _has_something(self) -> bool:
+        """Whether a dequeue would find something, as far as a look and a scan tell."""
+        self._reap_if_due()
+        self._take_in_dropped()
+        if not self._may_have_something():
+            return False
+        self._promote()
+        return self._reading.peek() is not None or self._scan(SCAN_BUDGET_S) > 0
+
     def _may_have_something(self) -> bool:
         """A look without the write lock: of eight who wait for one message, seven stop here."""
         if os.path.exists(self._directory.paused):
@@ -581,7 +590,7 @@ class SpoolQueue(Queue):
         self._wakeup.watch()
         while True:
             seen = self._wakeup.count
-            if self._may_have_something():
+            if self._has_something():
                 return True
             left_s = end_s - self._session.clock.mono_s()
             if left_s <= 0 or (self._wait(seen, left_s) and self._wakeup.count != seen):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from itertools import islice
 
 from spoolq.errors import UnsafeFile
 from spoolq.spool import mending, moves
@@ -34,8 +36,8 @@ class Scanner:
         self._session = session
         self._directory = session.directory
         self._drops = drops
-        self._left: list[str] = []
-        self._running = False
+        self._listing: Iterator[str] | None = None
+        self._strange: set[str] = set()
         self._began_s = 0.0
         self._spent_s = 0.0
         self._stamp_ns = 0
@@ -46,15 +48,15 @@ class Scanner:
 
     def is_due(self) -> bool:
         """Whether a scan should begin, or go on, by its own interval."""
-        return self._running or self._session.scan_due or self._session.clock.mono_s() >= self._next_s
+        return self.is_running() or self._session.scan_due or self._session.clock.mono_s() >= self._next_s
 
     def is_running(self) -> bool:
         """Whether a scan has begun and is not at its end."""
-        return self._running
+        return self._listing is not None
 
     def is_needed(self) -> bool:
         """Whether something may be there that no scan has seen: False only where `new/` has certainly not changed."""
-        if self._running or self._session.scan_due or self._later or self._drops.waiting:
+        if self.is_running() or self._session.scan_due or self._later or self._drops.waiting:
             return True
         return self._seen_stamp_ns == 0 or os.stat(self._directory.new).st_mtime_ns != self._seen_stamp_ns
 
@@ -64,33 +66,32 @@ class Scanner:
         start = clock.mono_s()
         found = 0
         with translated("scan", self._directory.new):
-            if not self._running:
-                self._begin()
-            while self._left and clock.mono_s() - start < budget_s:
-                part, self._left = self._left[-_SLICE:], self._left[:-_SLICE]
-                found += self._look_at(part[::-1])
+            listing = self._listing or self._begin()
+            while part := list(islice(listing, _SLICE)):
+                found += self._look_at(part)
+                if clock.mono_s() - start >= budget_s:
+                    break
             self._spent_s += clock.mono_s() - start
-            if not self._left:
+            if len(part) < _SLICE:
                 self._end()
         return found
 
-    def _begin(self) -> None:
+    def _begin(self) -> Iterator[str]:
         self._session.scan_due = False
         self._stamp_ns = os.stat(self._directory.new).st_mtime_ns
         settled = self._session.clock.wall_ms() * 1_000_000 - self._stamp_ns > _CLOCK_GRAIN_NS
         if not settled:
             # A change within the same tick of the clock would not be seen by this stamp.
             self._stamp_ns = 0
-        names = self._directory.names(self._directory.new)
-        self._drops.forget_gone(set(names))
-        names.sort(reverse=True)
-        self._left = names
-        self._running = True
+        self._listing = self._directory.each_name(self._directory.new)
+        self._strange = set()
         self._later = False
         self._spent_s = 0.0
+        return self._listing
 
     def _end(self) -> None:
-        self._running = False
+        self._listing = None
+        self._drops.forget_gone(self._strange)
         self._seen_stamp_ns = self._stamp_ns
         self.last_ms = round(self._spent_s * 1000)
         self._next_s = self._session.clock.mono_s() + max(_MIN_INTERVAL_S, _REST_SHARE * self._spent_s)
@@ -98,7 +99,7 @@ class Scanner:
     def _look_at(self, texts: list[str]) -> int:
         """One slice of the listing: which of it has no row, and which of it are drops."""
         named: dict[str, tuple[str, Name]] = {}
-        strange = []
+        strange: list[str] = []
         for text in texts:
             name = parse_name(text)
             if name is None:
@@ -107,6 +108,8 @@ class Scanner:
                 named[name.id] = (text, name)
             else:
                 self._put_right(text, name)
+        self._strange.update(strange)
+        strange.sort()
         with self._session.look() as db:
             missing = named.keys() - look_waiting_among(db, list(named))
         found = self._add_missing([named[id] for id in sorted(missing)]) if missing else 0
