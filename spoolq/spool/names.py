@@ -101,14 +101,14 @@ def _kept(char: str) -> bool:
 
 
 def is_label(text: str) -> bool:
-    """Whether this can stand after `n=` as it is."""
+    """Whether this can stand after `n=` as it is: what `clean_name` makes, and `,` and `=`, which end nothing there."""
     if _PLAIN_LABEL.fullmatch(text):
         return True
     try:
         size = len(text.encode())
     except UnicodeEncodeError:
         return False
-    return 0 < size <= LABEL_MAX_BYTES and all(map(_kept, text))
+    return 0 < size <= LABEL_MAX_BYTES and all(char in ",=" or _kept(char) for char in text)
 
 
 def clean_name(text: str | bytes) -> str:

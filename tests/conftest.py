@@ -1,0 +1,59 @@
+"""Fixtures for all tests."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spoolq.spool import queues
+from spoolq.spool.queue import SpoolQueue
+from tests.helpers import messages
+
+
+def check_spool(path: Path, **options: Any) -> None:
+    """Each message of each queue is in exactly one directory, and index and files say the same."""
+    if not (path / "FORMAT").exists():
+        return
+    for name in queues.list_queues(path):
+        places = messages(queues.queue_root(path, name))
+        assert {id: where for id, where in places.items() if len(where) > 1} == {}, f"{name}: in several places"
+        with SpoolQueue.open(path, name, create=False, **options) as queue:
+            assert [*queue.check()] == [], f"queue {name}"
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Path]:
+    """Where a spool may be made; at the end every queue in it is checked."""
+    path = tmp_path / "spool"
+    yield path
+    check_spool(path)
+
+
+@pytest.fixture
+def open_queue(spool: Path) -> Iterator[Callable[..., SpoolQueue]]:
+    """`open_queue(name="default", **options)` opens a queue of `spool`, and closes it before the spool is checked."""
+    opened: list[SpoolQueue] = []
+
+    def opens(name: str = "default", **options: Any) -> SpoolQueue:
+        opened.append(SpoolQueue.open(spool, name, **options))
+        return opened[-1]
+
+    yield opens
+    for queue in reversed(opened):
+        queue.close()
+
+
+@pytest.fixture
+def fast_path(tmp_path: Path) -> Iterator[Path]:
+    """An empty directory in memory where there is one, for tests that make and remove hundreds of spools."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    path = memory / f"spoolq-{tmp_path.parent.name}-{tmp_path.name}"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True, mode=0o700)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
