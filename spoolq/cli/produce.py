@@ -22,7 +22,7 @@ _CHUNK_BYTES = 65536
     echo hello | spoolq put
     spoolq put report.csv photo.jpg --priority 9
     spoolq put order.json --delay 10m --header source=shop --dedup-key order-17
-    seq 1000 | spoolq put --each-line
+    seq 9 | spoolq put --each-line
 """)
 def put(
     *,

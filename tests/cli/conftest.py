@@ -9,6 +9,8 @@ from __future__ import annotations
 import io
 import json
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,3 +109,16 @@ def dead(spoolq: Callable[..., Result]) -> Callable[..., str]:
         return message_id
 
     return bury
+
+
+@pytest.fixture
+def until() -> Callable[..., None]:
+    """Wait for a condition, with a limit."""
+
+    def wait(condition: Callable[[], bool], limit_s: float = 10) -> None:
+        ends = time.monotonic() + limit_s
+        while not condition():
+            assert time.monotonic() < ends, "it did not happen"
+            threading.Event().wait(0.005)
+
+    return wait
