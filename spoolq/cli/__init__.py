@@ -14,6 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, `sys.argv` unless given, and return its exit status."""
     from spoolq.cli import failure
 
+    _open_output()
     argv = sys.argv[1:] if argv is None else list(argv)
     as_json = "--json" in (argv[: argv.index("--")] if "--" in argv else argv)
     try:
@@ -28,6 +29,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if status:
         _give_up_output()
     return status
+
+
+def _open_output() -> None:
+    """Streams that take everything: a closed one (`>&-`) goes nowhere, what a locale cannot show is spelled out."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115 for as long as Python runs
+        elif stream.errors == "strict" and stream.encoding.lower() != "utf-8":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(argv: Sequence[str], as_json: bool) -> int:

@@ -44,8 +44,9 @@ def init(
 
     where = directory or spool
     settings = changed(Settings(), [f"durability={durability}"]) if durability else None
-    entry.init_spool(where, group=group, settings=settings)
-    outcome(as_json, {"spool": where}, f"{safe(where)} is a spool: try  cp FILE {safe(where)}/new/")
+    made = entry.init_spool(where, group=group, settings=settings)
+    words = f"is a spool: try  cp FILE {safe(where)}/new/" if made else "is a spool already, and was left as it is"
+    outcome(as_json, {"spool": where, "made": made}, f"{safe(where)} {words}")
     return failure.DONE
 
 

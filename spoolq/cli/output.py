@@ -11,15 +11,19 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from spoolq.cli.failure import Refused
 from spoolq.cli.text import safe
 
 if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
     from spoolq.interfaces import Progress
 
 Item = TypeVar("Item")
+
+_LEAST = 6
 
 
 def emit(value: Mapping[str, Any]) -> None:
@@ -60,6 +64,11 @@ class Column(Generic[Item]):
     right: bool = False
     fixed: bool = False
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is shown whole, however narrow the terminal: numbers and ids are of no use otherwise."""
+        return self.right or self.fixed
+
     def line(self, item: Item) -> str:
         """The field in a line for scripts."""
         value = self.plain(item)
@@ -81,29 +90,45 @@ def table(items: Iterable[Item], columns: Sequence[Column[Item]]) -> None:
 
 def _rich_table(items: Iterable[Item], columns: Sequence[Column[Item]]) -> None:
     from rich.console import Console
+
+    console = Console(file=sys.stdout, highlight=False)
+    made = grid(items, columns, console.width)
+    if made.row_count:
+        console.print(made)
+
+
+def grid(items: Iterable[Item], columns: Sequence[Column[Item]], width: int) -> RichTable:
+    """A rich table of the items, in which only the columns that are not `whole` give way where it is too wide."""
+    from rich.table import Table
     from rich.text import Text
 
-    made = grid(columns)
-    for item in items:
-        made.add_row(*(Text(column.cell(item)) for column in columns))
-    if made.row_count:
-        Console(file=sys.stdout, highlight=False).print(made)
-
-
-def grid(columns: Sequence[Column[Any]]) -> Any:
-    """An empty rich table with these columns."""
-    from rich.table import Table
-
-    made = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        made.add_column(
-            column.title,
-            justify="right" if column.right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=36 if column.fixed else None,
-        )
+    rows = [[column.cell(item) for column in columns] for item in items]
+    limits = _limits(columns, [max(map(len, cells)) for cells in zip(_titles(columns), *rows, strict=True)], width)
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for column, limit in zip(columns, limits, strict=True):
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        made.add_column(column.title, justify=justify, no_wrap=True, overflow="ellipsis", width=limit)
+    for row in rows:
+        made.add_row(*map(Text, row))
     return made
+
+
+def _titles(columns: Sequence[Column[Any]]) -> list[str]:
+    return [column.title for column in columns]
+
+
+def _limits(columns: Sequence[Column[Any]], needed: Sequence[int], width: int) -> list[int]:
+    """The width of each column: what it needs; where that is too much, the widest that may give way do."""
+    limits = list(needed)
+    giving = [at for at, column in enumerate(columns) if not column.is_whole]
+    over = sum(limits) + len(columns) - width
+    while over > 0 and giving:
+        widest = max(giving, key=limits.__getitem__)
+        if limits[widest] <= _LEAST:
+            break
+        limits[widest] -= 1
+        over -= 1
+    return limits
 
 
 @contextmanager
@@ -130,7 +155,7 @@ def confirmed(question: str, *, yes: bool) -> bool:
     """Whether a person agrees to what cannot be undone. Nobody there to ask, and no --yes: Refused."""
     if yes:
         return True
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise Refused(f"{question} Nobody is there to ask", "Say --yes to do it, --dry-run to see what it would do")
     sys.stderr.write(f"{question} [y/N] ")
     sys.stderr.flush()

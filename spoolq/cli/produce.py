@@ -115,6 +115,8 @@ def _until(at_ms: int, delay_s: float) -> float:
 
 
 def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise ValueError("standard input is closed: give FILE, or < /dev/null for an empty message")
     if sys.stdin.isatty():
         note("spoolq: reading the message from the terminal; Ctrl-D ends it")
     return sys.stdin.buffer

@@ -25,7 +25,7 @@ def names(spool: str, only: str | None) -> list[str]:
 def given(words: Iterable[str]) -> Iterator[str]:
     """The ids or receipts of a command line. "-" stands for standard input: the first word of each line."""
     for word in words:
-        if word == "-":
+        if word == "-" and sys.stdin is not None:
             yield from (line.split(None, 1)[0] for line in sys.stdin if line.strip())
         else:
             yield word

@@ -1,10 +1,11 @@
 """`spoolq top`: the queues of a spool, live."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 from spoolq.cli import failure, session
 from spoolq.cli.declare import command, flag, option
@@ -16,6 +17,8 @@ from spoolq.clock import Clock
 from spoolq.errors import NotCapable, QueueNotFound
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from spoolq.interfaces import Queue
 
 _RATE_S = 120
@@ -60,7 +63,10 @@ def top(
         if once or not at_terminal():
             _write(board.rows(), as_json)
         else:
-            _live(board, every_s)
+            try:
+                _live(board, every_s)
+            except KeyboardInterrupt:
+                pass
     return failure.DONE
 
 
@@ -139,9 +145,11 @@ def _rate(value: float | None) -> str:
 
 
 def _reasons(row: Row) -> str:
-    return ", ".join(
-        f"{count} {reason.strip().rpartition(chr(10))[2] or '(none)'}" for reason, count in row.dead_reasons
-    )
+    return ", ".join(f"{count} {_last_line(reason) or '(none)'}" for reason, count in row.dead_reasons)
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
 
 
 def _age(row: Row) -> str:
@@ -149,7 +157,7 @@ def _age(row: Row) -> str:
 
 
 COLUMNS: tuple[Column[Row], ...] = (
-    Column("QUEUE", lambda row: row.queue, lambda row: f"{row.queue}{' (paused)' if row.paused else ''}"),
+    Column("QUEUE", lambda row: row.queue),
     Column("READY", lambda row: row.ready, lambda row: f"{row.ready:,}", right=True),
     Column("SCHEDULED", lambda row: row.scheduled, lambda row: f"{row.scheduled:,}", right=True),
     Column("CLAIMED", lambda row: row.claimed, lambda row: f"{row.claimed:,}", right=True),
@@ -157,43 +165,50 @@ COLUMNS: tuple[Column[Row], ...] = (
     Column("DEAD", lambda row: row.dead, lambda row: f"{row.dead:,}", right=True),
     Column("IN/s", lambda row: _rate(row.enqueued_per_s), right=True),
     Column("OUT/s", lambda row: _rate(row.acknowledged_per_s), right=True),
-    Column("FAILED/s", lambda row: _rate(row.failed_per_s), right=True),
+    Column("FAIL/s", lambda row: _rate(row.failed_per_s), right=True),
     Column("OLDEST", lambda row: row.oldest_ready_age_s, _age, right=True),
     Column("HOLDERS", lambda row: row.holders, right=True),
-    Column("DEAD OF", _reasons),
 )
+_REASONS: Column[Row] = Column("DEAD OF", _reasons)
 
 
 def _write(rows: list[Row], as_json: bool) -> None:
     if as_json:
         for row in rows:
             emit(asdict(row))
+    elif at_terminal():
+        from rich.console import Console
+
+        console = Console(file=sys.stdout, highlight=False)
+        console.print(frame(rows, console.width))
     else:
-        table(rows, COLUMNS)
+        table(rows, (*COLUMNS, _REASONS))
 
 
 def _live(board: Board, every_s: float) -> None:
     """Draw until somebody presses q, or Ctrl-C."""
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.live import Live
+    from rich.text import Text
 
+    hint = Text("q ends", style="dim")
     console = Console(file=sys.stdout, highlight=False)
-    with _keys() as pressed, Live(frame(board.rows()), console=console, screen=True, auto_refresh=False) as live:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the terminal is put back in order
+    with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(frame(board.rows()), refresh=True)
+            live.update(Group(frame(board.rows(), console.width), hint), refresh=True)
             if pressed(every_s) in {b"q", b"Q"}:
                 return
 
 
-def frame(rows: list[Row]) -> Any:
-    """What is drawn: the table, and how to leave."""
+def frame(rows: list[Row], width: int) -> "RenderableType":
+    """What is drawn: a row for each queue, then what is remarkable."""
     from rich.console import Group
     from rich.text import Text
 
-    made = grid(COLUMNS)
-    for row in rows:
-        made.add_row(*(Text(column.cell(row)) for column in COLUMNS))
-    return Group(made, Text("\nq ends", style="dim"))
+    remarks = [f"{row.queue} is paused" for row in rows if row.paused]
+    remarks += [f"dead in {row.queue}: {_REASONS.cell(row)}" for row in rows if row.dead_reasons]
+    return Group(grid(rows, COLUMNS, width), Text(""), *map(Text, remarks))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 A thread for each queue, with a queue object of its own; the main thread notices new queues. It never claims anything.
 """
 
+import sys
 import threading
 
 from spoolq.cli import failure, session
@@ -75,6 +76,7 @@ class Watcher:
     def _tell(self, name: str) -> None:
         if self._as_json:
             emit({"event": "watching", "queue": name})
+            sys.stdout.flush()
         else:
             note(f"watching {name}")
 

@@ -17,7 +17,8 @@ def test_init_makes_a_spool_and_says_how_to_go_on(spoolq, tmp_path):
     assert "cp FILE there/new/" in spoolq("init", "there", "--durability", "full").text
     assert (tmp_path / "there" / "new").is_dir()
     assert 'durability = "full"' in (tmp_path / "there" / "queue.toml").read_text()
-    assert spoolq("init", "--json").objects == [{"spool": "spool"}]
+    assert spoolq("init", "--json").objects == [{"spool": "spool", "made": True}]
+    assert spoolq("init").text == "spool is a spool already, and was left as it is\n"
     assert spoolq("init", "x", "--durability", "best", ok=False).status == 2
     assert spoolq("init", "x", "--group", "no-such-group-here", ok=False).status in {1, 2}
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-HOSTILE = "\x1b]0;owned\x07[red]\u202egpj"
+HOSTILE = "[red]own\x1b]0;owned\x07\u202egpj"
 
 
 def test_ls_lists_ready_messages_in_the_order_of_delivery_a_line_each(spoolq):
@@ -94,7 +94,7 @@ def test_hostile_text_is_shown_and_never_obeyed(spoolq, dead):
             assert "\x07" not in shown
             assert "\u202e" not in shown
             assert "\x1b]" not in shown
-            assert "owned" in shown
+            assert "own" in shown
     assert "[red]" in spoolq("ls", "--state", "dead", terminal=True).text
 
 
@@ -202,22 +202,23 @@ def test_top_once_is_one_row_a_queue(spoolq, dead):
     assert "1 broken" in spoolq("top", "--once").text
 
 
-def test_top_draws_a_frame_of_all_queues(spoolq):
+def test_top_draws_a_frame_of_all_queues(spoolq, dead):
     from rich.console import Console
 
     from spoolq.cli.top import Board, frame
 
-    spoolq("put", stdin="x")
+    dead()
     spoolq("queues", "create", "emails")
     spoolq("pause", "-q", "emails")
     with Board("spool", None) as board:
-        console = Console(width=140)
+        console = Console(width=80)
         with console.capture() as captured:
-            console.print(frame(board.rows()))
+            console.print(frame(board.rows(), 80))
     drawn = captured.get()
     assert "default" in drawn
-    assert "emails (paused)" in drawn
-    assert "q ends" in drawn
+    assert "emails is paused" in drawn
+    assert "HOLDERS" in drawn
+    assert "dead in default: 1 broken" in drawn
 
 
 def test_top_goes_on_when_a_queue_is_deleted(spoolq):

@@ -158,6 +158,64 @@ def test_work_runs_a_command_and_a_function(command, tmp_path):
     assert missing.stderr.startswith(b"spoolq: ")
 
 
+def test_closed_streams_are_no_crash(command, tmp_path):
+    shell = "{0} -m spoolq put <&- 2>err; echo $?; echo x | {0} -m spoolq put >&- 2>>err; echo $?; cat err"
+    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        ["sh", "-c", shell.format(sys.executable)], cwd=tmp_path, env=environ, capture_output=True, check=True
+    )
+    statuses, _, errors = ran.stdout.decode().partition("spoolq: ")
+    assert statuses.split() == ["2", "0"]
+    assert errors.startswith("standard input is closed")
+    assert "Traceback" not in errors
+
+
+def test_names_that_a_locale_cannot_show_are_spelled_out(command, tmp_path):
+    command.run("put", "--name", "日本.txt", stdin=b"x")
+    environ = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    ran = subprocess.run(
+        [sys.executable, "-m", "spoolq", "ls"], cwd=tmp_path, env=environ, capture_output=True, check=True
+    )
+    assert rb"\u65e5\u672c.txt" in ran.stdout
+
+
+def test_top_draws_until_q_is_pressed(command, tmp_path, until):
+    command.run("put", stdin=b"x")
+    ours, theirs = os.openpty()
+    watching = command.start("top", "--every", "1h", stdin=theirs, stdout=theirs, stderr=subprocess.PIPE)
+    os.close(theirs)
+    drawn = b""
+    while b"q ends" not in drawn:
+        drawn += os.read(ours, 65536)
+    assert b"default" in drawn
+    os.write(ours, b"q")
+    try:
+        while os.read(ours, 65536):
+            pass
+    except OSError:  # its side is closed
+        pass
+    os.close(ours)
+    assert watching.wait(10) == 0
+    assert watching.stderr.read() == b""
+
+
+def test_at_a_terminal_long_work_shows_its_progress(command):
+    command.run("put", "--each-line", stdin=b"\n" * 50)
+    ours, theirs = os.openpty()
+    rebuilding = command.start("rebuild", stdout=subprocess.PIPE, stderr=theirs)
+    os.close(theirs)
+    drawn = b""
+    try:
+        while piece := os.read(ours, 65536):
+            drawn += piece
+    except OSError:  # its side is closed
+        pass
+    os.close(ours)
+    assert b"rebuilding default" in drawn
+    assert rebuilding.stdout.read() == b"default: 50 messages\n"
+    assert rebuilding.wait(10) == 0
+
+
 @pytest.mark.parametrize("args", [["put"], ["get"], ["ack", "-"], ["stats"], ["ls"]])
 def test_what_scripts_call_loads_nothing_heavy(command, args):
     """The clock of a busy machine shows little; what is imported shows why `put` takes under 150 ms."""
