@@ -66,6 +66,8 @@ class Cleanup:
             for row in rows:
                 moves.remove(self._session, index, row)
         with translated("clean", self._session.directory.meta):
+            if rows:
+                moves.sync_moved(self._session, self._session.directory.of_state(state))
             moves.remove_meta(self._session, [row.id for row in rows if row.has_meta])
         return rows
 

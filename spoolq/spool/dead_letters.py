@@ -60,7 +60,11 @@ class SpoolDeadLetters(DeadLetterQueue):
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> int:
-        return self._for_each(self._purge_one, ids, where, None, None, dry_run, progress, SLICE)
+        done = self._for_each(self._purge_one, ids, where, None, None, dry_run, progress, SLICE)
+        if done and not dry_run:
+            with translated("purge", self._session.directory.dead):
+                moves.sync_moved(self._session, self._session.directory.dead)
+        return done
 
     def _redrive_one(self, index: Index, row: Row) -> None:
         now = self._session.clock.wall_ms()

@@ -20,6 +20,8 @@ from spoolq.spool.directory import QueueDirectory
 log = logging.getLogger("spoolq.spool")
 
 _ATTEMPT_DEFAULTS = {"reason": "", "nonce": "", "stderr": "", "host": "", "pid": 0}
+_BY_HAND = ("redriven", "replayed")
+_HISTORY = ("attempt", *_BY_HAND)
 _READ_MAX_BYTES = 16 << 20
 
 
@@ -70,9 +72,10 @@ def arrival_line(arrival: Arrival) -> bytes:
 
 def attempt_line(attempt: Attempt) -> bytes:
     """A further line: a delivery that ended, or a person's redrive or replay."""
-    value: dict[str, Any] = {"kind": "attempt"}
+    by_hand = attempt.outcome in _BY_HAND
+    value: dict[str, Any] = {"kind": attempt.outcome if by_hand else "attempt"}
     for key, part in asdict(attempt).items():
-        if part is not None and part != _ATTEMPT_DEFAULTS.get(key):
+        if part is not None and part != _ATTEMPT_DEFAULTS.get(key) and not (by_hand and key == "outcome"):
             value[key] = part
     return _line(value)
 
@@ -101,6 +104,8 @@ def append_attempt(directory: QueueDirectory, id: str, attempt: Attempt, *, sync
             directory.helped(lambda: files.write(fd, b"\n" + line if torn else line))
             if sync:
                 files.fsync(fd)
+                if end == 0:
+                    files.sync_directory(directory.meta)
         finally:
             files.close(fd)
     except OSError as error:
@@ -121,7 +126,7 @@ def read_meta(directory: QueueDirectory, id: str) -> Meta:
         value = _read_line(line)
         if value.get("kind") == "message" and arrival is _NOTHING:
             arrival = _arrival(value)
-        elif value.get("kind") == "attempt" and (attempt := _attempt(value)) is not None:
+        elif value.get("kind") in _HISTORY and (attempt := _attempt(value)) is not None:
             history.append(attempt)
     return Meta(arrival, tuple(history))
 
@@ -179,6 +184,8 @@ def _arrival(value: Mapping[str, Any]) -> Arrival:
 
 def _attempt(value: Mapping[str, Any]) -> Attempt | None:
     attempt, outcome, ended = _whole(value.get("attempt")), _text(value.get("outcome")), _whole(value.get("ended_at_ms"))
+    if value.get("kind") in _BY_HAND:
+        attempt, outcome = attempt or 0, _text(value["kind"])
     if attempt is None or outcome is None or ended is None:
         return None
     return Attempt(

@@ -235,6 +235,7 @@ class SpoolQueue(Queue):
                     mending.mend(self._session, index, [row])
         if rows:
             with translated("close"):
+                moves.sync_moved(self._session, self._directory.new, self._directory.cur)
                 self._directory.files.touch(self._directory.wake)
         return len(rows)
 
@@ -430,24 +431,32 @@ class SpoolQueue(Queue):
         return moves.back_to_new(self._session, index, row, priority=priority, due_at_ms=due_at_ms)
 
     def _change_waiting(self, id: str, change: Callable[[Index, Row], Row | None]) -> None:
-        self._change(id, ("ready", "scheduled"), "waiting", change)
+        self._change(id, ("ready", "scheduled"), "waiting", change, self._directory.new)
         with translated("wake", self._directory.wake):
             self._directory.files.touch(self._directory.wake)
 
     def _change(
-        self, id: str, states: Sequence[str], said: str, change: Callable[[Index, Row], Row | None]
+        self, id: str, states: Sequence[str], said: str, change: Callable[[Index, Row], Row | None], *touched: str
     ) -> None:
-        """Change one message that is in one of these states; a file that was moved by hand is looked for once."""
+        """Change one message that is in one of these states; a file that was moved by hand is looked for once.
+
+        touched: the directories that this changes, destination first; where none is given, the one where it was.
+        """
         validate.check_message_id(id)
         for _ in range(2):
+            changed = None
             with self._session.write() as index, translated("change"):
                 row = index.row(id)
                 if row is not None and row.state in states:
-                    if change(index, row) is not None:
-                        return
-                    mending.mend(self._session, index, [row])
+                    changed = change(index, row)
+                    if changed is None:
+                        mending.mend(self._session, index, [row])
                 elif row is None:
                     self._session.scan_due = True
+            if changed is not None:
+                with translated("change"):
+                    moves.sync_moved(self._session, *(touched or (self._directory.of_state(changed.state),)))
+                return
             self._scan(SCAN_BUDGET_S)
         raise not_found(id, said)
 
@@ -457,7 +466,7 @@ class SpoolQueue(Queue):
             entry = Attempt(attempt=row.attempts, outcome="replayed", ended_at_ms=now, host=moves.host())
             return moves.back_to_new(self._session, index, row, attempts=0, entry=entry)
 
-        self._change(message_id, ("done",), "done", send_again)
+        self._change(message_id, ("done",), "done", send_again, self._directory.new, self._directory.done)
         with translated("wake", self._directory.wake):
             self._directory.files.touch(self._directory.wake)
 
@@ -476,7 +485,8 @@ class SpoolQueue(Queue):
             return row
 
         validate.check_reason(reason)
-        self._change(message_id, ("claimed",), "claimed", end)
+        touched = (self._directory.new, self._directory.dead, self._directory.cur)
+        self._change(message_id, ("claimed",), "claimed", end, *touched)
         with translated("wake", self._directory.wake):
             self._directory.files.touch(self._directory.wake)
 
@@ -510,6 +520,8 @@ class SpoolQueue(Queue):
             for row in rows:
                 moves.remove(self._session, index, row)
         with translated("purge", self._directory.meta):
+            if rows:
+                moves.sync_moved(self._session, self._directory.of_state(state))
             moves.remove_meta(self._session, [row.id for row in rows if row.has_meta])
         return len(rows)
 
