@@ -31,6 +31,7 @@ class Message:
     __slots__ = (
         "_body",
         "_headers",
+        "_path",
         "_queue",
         "attempts",
         "body_bytes",
@@ -40,7 +41,6 @@ class Message:
         "id",
         "name",
         "original_name",
-        "path",
         "priority",
         "receipt",
         "settled",
@@ -58,7 +58,7 @@ class Message:
         body_bytes: int,
         enqueued_at_ms: int,
         body: bytes | None = None,
-        path: Path | None = None,
+        path: str | Path | None = None,
         headers: Mapping[str, str] | None = None,
         content_type: str | None = None,
         group: str | None = None,
@@ -75,7 +75,7 @@ class Message:
         self.original_name = original_name
         self.body_bytes = body_bytes
         self.enqueued_at_ms = enqueued_at_ms
-        self.path = path
+        self._path = path
         self.content_type = content_type
         self.group = group
         self.settled: State | None = None
@@ -83,6 +83,11 @@ class Message:
     def __repr__(self) -> str:
         settled = f", {self.settled}" if self.settled else ""
         return f"<Message {self.id} attempt {self.attempts}, {self.body_bytes} bytes{settled}>"
+
+    @property
+    def path(self) -> Path | None:
+        """Where the body is a file, or None where the engine has none."""
+        return None if self._path is None else Path(self._path)
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -65,7 +65,8 @@ class MessageInfo:
     state: one of STATES. due_at_ms: not before, or None. changed_at_ms: when it entered its state. held: waits for
     an earlier message of its group. name: safe to show and to use in a shell; original_name: as it was dropped or
     sent, where that differs. receipt: of the delivery under way or settled, or None. headers, content_type,
-    dedup_key, original_name and history are filled by `get` only; a list leaves them empty, so that a page costs no file reads.
+    dedup_key, original_name and history are filled by `get` only; a list leaves them empty, so that a page costs no
+    file reads.
     """
 
     id: str

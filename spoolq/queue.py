@@ -41,7 +41,8 @@ def open_queue(
     url: the spool's path, with `?queue=NAME` for another queue than "default"; `queue` says the same. create: False
     refuses to make a spool that is not there (NotASpool). A queue that does not exist: QueueNotFound; `create_queue`
     makes it. detached: claims live by time alone, the queue's `lease_s` unless another is given, and outlive this
-    process: for a server or a command that claims for somebody else. Raises SpoolError and its kinds where the path cannot be used, SettingsError.
+    process: for a server or a command that claims for somebody else. Raises SpoolError and its kinds where the path
+    cannot be used, SettingsError.
     """
     from spoolq.spool.queue import SpoolQueue
 

@@ -153,7 +153,9 @@ class Check:
 
     def _check_rows(self) -> None:
         for rows in self._all_rows():
-            suspects = [row for row in rows if row.state != "settled" and row.id not in self._twins and not self._there(row)]
+            suspects = [
+                row for row in rows if row.state != "settled" and row.id not in self._twins and not self._there(row)
+            ]
             if suspects:
                 with self._session.write() as index:
                     self._check_missing(index, suspects)

@@ -1,4 +1,4 @@
-"""Retention: deleting what was processed, oldest first, in slices. Section 5 of docs/spool-format.md, transition clean."""
+"""Retention: deleting what was processed, oldest first, in slices. Transition clean of docs/spool-format.md."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Cleanup:
         return rows
 
     def make_room(self, room: Room) -> bool:
-        """Before an enqueue is refused: delete done messages early, oldest first, until there is room. Whether there is."""
+        """Before an enqueue is refused: delete done messages early, oldest first. Whether there is room then."""
         for _ in range(_ROOM_SLICES):
             try:
                 rows = self._delete_slice("done", self._session.clock.wall_ms())

@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Iterable
 from enum import Enum
-from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from spoolq import validate
@@ -74,13 +73,13 @@ class Consumer:
     def take(self, holder: Holder | None, count: int, lease_s: float | None) -> list[Message]:
         """Claim up to `count` messages now; an empty list where there is nothing ready."""
         session = self._session
-        if os.path.exists(self._directory.paused):
-            return []
         if lease_s is None:
             lease_s = session.settings.lease_s if holder is None else session.settings.max_hold_s or None
         taken: list[_Taken] = []
         try:
             with session.write() as index:
+                if session.is_paused:
+                    return []
                 now = session.clock.wall_ms()
                 due = index.first_due()
                 if due is not None and due <= now:
@@ -157,10 +156,7 @@ class Consumer:
         if lease_s is not None:
             deadline = self._session.clock.boot_ms() + round(lease_s * 1000)
             deadline_at = self._set_deadline(source, lease_s)
-        if holder is None:
-            nonce = random_nonce()
-        else:
-            nonce = holder.nonce("k" if lease_s is None else "l")
+        nonce = random_nonce() if holder is None else holder.nonce("k" if lease_s is None else "l")
         name = format_name(row.id, row.priority, row.due_at_ms, row.attempts + 1, nonce, row.label)
         target = f"{self._directory.cur}/{name}"
         if not self._directory.move(source, target):
@@ -211,7 +207,7 @@ class Consumer:
             body_bytes=taken.size,
             enqueued_at_ms=row.enqueued_at_ms,
             body=taken.body,
-            path=Path(taken.path),
+            path=taken.path,
             headers=arrival.headers,
             content_type=arrival.content_type,
             group=row.grp,
@@ -304,7 +300,7 @@ class Consumer:
             return self._directory.remove(source)
 
     def _acknowledge_without_file(self, index: Index, id: str, name: str) -> LeaseLost | None:
-        """The consumer took the file away itself, or a person moved it: only where it is still nowhere is that success."""
+        """The consumer took the file away itself: success. A person moved it: only to `done/` is it success."""
         row = index.row(id)
         assert row is not None
         if row.state == "done" and os.path.lexists(f"{self._directory.done}/{name}"):

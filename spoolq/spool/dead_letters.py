@@ -100,23 +100,27 @@ class SpoolDeadLetters(DeadLetterQueue):
         for some in _parts(chosen, part):
             if rate is not None and (ahead := done / rate - (time.monotonic() - begun)) > 0:
                 time.sleep(ahead)
-            missing = None
-            with self._session.write() as index, translated("dead_letters"):
-                for id in some:
-                    row = index.row(id)
-                    if row is None or row.state != "dead":
-                        # Somebody else took it since it was listed; only who named it is told.
-                        missing = id if ids is not None else None
-                        if missing is not None:
-                            break
-                        continue
-                    act(index, row)
-                    done += 1
+            count, missing = self._do_part(act, some)
+            done += count
             if progress is not None:
                 progress(done, len(chosen))
-            if missing is not None:
+            if missing is not None and ids is not None:
                 raise not_found(missing, "dead")
         return done
+
+    def _do_part(self, act: Callable[[Index, Row], None], ids: Sequence[str]) -> tuple[int, str | None]:
+        """Do it to these; how many there were, and the first that is no dead letter any more."""
+        missing = None
+        done = 0
+        with self._session.write() as index, translated("dead_letters"):
+            for id in ids:
+                row = index.row(id)
+                if row is None or row.state != "dead":
+                    missing = missing or id
+                    continue
+                act(index, row)
+                done += 1
+        return done, missing
 
     def _chosen(self, ids: Iterable[str] | None, where: Filter | None, limit: int | None) -> Sequence[str]:
         if ids is not None:

@@ -165,9 +165,7 @@ class Drops:
                 write_arrival(self._directory, name.id, arrival, sync=self._session.syncs)
         except OSError as error:
             raise storage_error(error, "take_in", path) from error
-        return _Ready(
-            text, name, format_name(*name), found.st_size, fd, leased, not arrival.is_empty(), expires
-        )
+        return _Ready(text, name, format_name(*name), found.st_size, fd, leased, not arrival.is_empty(), expires)
 
     def _scheduled_at(self, text: str, found: os.stat_result, now: int) -> int | None:
         """`touch -d '+2 hours'` schedules; a time further ahead than is allowed is a mistake, and means now."""
@@ -234,7 +232,7 @@ class Drops:
         try:
             self._files.rename_new(target, source)
         except FileExistsError:
-            # A second drop of this name has come. The first one keeps its new name; the claim's probe waits for its writer.
+            # A second drop of this name has come. This one keeps its new name; the claim's probe waits for its writer.
             self._session.scan_due = True
 
     def _add_row(self, index: Index, ready: _Ready) -> None:

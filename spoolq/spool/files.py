@@ -50,7 +50,9 @@ class Files:
 
     def create(self, path: str) -> int:
         """Create a file that was not there, open it for writing, and return its descriptor."""
-        return self._shared(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, self.mode))
+        return self._shared(
+            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, self.mode)
+        )
 
     def _shared(self, fd: int) -> int:
         if self.shared:
@@ -74,7 +76,7 @@ class Files:
                 written += os.write(fd, view[written:])
 
     def copy(self, source: BinaryIO, fd: int, limit: int) -> int:
-        """Write what is left of an open file, in pieces; returns how many bytes. Stops one piece after `limit`, if > 0."""
+        """Write what is left of an open file, in pieces; how many bytes. Stops one piece after `limit`, if > 0."""
         total = 0
         while piece := source.read(COPY_BYTES):
             self.write(fd, piece)
@@ -201,7 +203,7 @@ class Files:
 
 
 def open_message(path: str) -> int:
-    """Open a message to read it, in the only way messages are opened; the descriptor. Not a regular file: UnsafeFile."""
+    """Open a message to read it, in the only way messages are opened. Not a regular file: UnsafeFile."""
     try:
         fd = os.open(path, _OPEN_MESSAGE)
     except OSError as error:

@@ -18,7 +18,10 @@ from spoolq.models import State
 USER_VERSION = 1
 BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21600.0, float("inf"))
 _BUCKETS_MS = tuple(bound * 1000 for bound in BUCKETS_S[:-1])
-_CHECKPOINT_PAGES = 64
+_PAGE_BYTES = 1024
+"""Small, since a transaction changes one row in each of three or four pages, and each goes through the WAL whole."""
+
+_CHECKPOINT_PAGES = 256
 _HISTORY_MINUTES = 8 * 24 * 60
 _DAY_MS = 86_400_000
 
@@ -106,7 +109,8 @@ _CLAIMED = tuple(
 )
 _ACKNOWLEDGED = tuple(
     "UPDATE ledger SET claimed = claimed - 1, claimed_bytes = claimed_bytes - ?1, done = done + ?3,"
-    f" done_bytes = done_bytes + ?1 * ?3, acknowledged = acknowledged + 1, process_ms = process_ms + ?2, p{n} = p{n} + 1 {_NOW}"
+    f" done_bytes = done_bytes + ?1 * ?3, acknowledged = acknowledged + 1, process_ms = process_ms + ?2,"
+    f" p{n} = p{n} + 1 {_NOW}"
     for n in range(len(BUCKETS_S))
 )
 _INSERT = f"INSERT INTO messages ({_COLUMNS}) VALUES ({', '.join('?' * 19)})"
@@ -117,7 +121,8 @@ _INSERT_NEW = (
     " ready_at_ms, expires_at_ms, grp, has_meta) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 _FIRST_READY = (
-    f"SELECT {_COLUMNS} FROM messages WHERE state = 'ready' AND held = 0 ORDER BY held, priority DESC, id LIMIT ? OFFSET ?"
+    f"SELECT {_COLUMNS} FROM messages WHERE state = 'ready' AND held = 0"
+    " ORDER BY held, priority DESC, id LIMIT ? OFFSET ?"
 )
 _CLAIM = (
     "UPDATE messages SET state = 'claimed', attempts = attempts + 1, nonce = ?, claimed_at_ms = ?,"
@@ -140,6 +145,7 @@ def create(path: str, boot: str, mount: str, now_ms: int, rows: Iterable[Row]) -
     tables, indexes = _schema()
     connection = sqlite3.connect(path, isolation_level=None)
     try:
+        connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
         connection.execute("PRAGMA journal_mode = OFF")
         connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA cache_size = -65536")
@@ -462,19 +468,23 @@ class Index:
         return [Row._make(row) for row in found]
 
     def ended(self, state: str, before_ms: int, limit: int) -> list[Row]:
-        """Rows that became done, dead or settled up to an instant, oldest first."""
+        """Rows that became done or dead up to an instant, oldest first."""
         found = self._db.execute(
-            f"SELECT {_COLUMNS} FROM messages WHERE state = ? AND ended_at_ms <= ? AND ended_at_ms IS NOT NULL"
+            f"SELECT {_COLUMNS} FROM messages WHERE state = ? AND ended_at_ms <= ? AND state IN ('done', 'dead')"
             " ORDER BY ended_at_ms, id LIMIT ?",
             (state, before_ms, limit),
         )
         return [Row._make(row) for row in found]
 
+    def forget_settled(self, ids: Sequence[str]) -> None:
+        """Drop settled rows; their receipts are answered no more."""
+        self._db.executemany("DELETE FROM messages WHERE id = ? AND state = 'settled'", [(id,) for id in ids])
+
     def some_of(self, state: str, limit: int) -> list[Row]:
         """Some of a state, to be deleted."""
         text = f"SELECT {_COLUMNS} FROM messages WHERE state = '{state}' LIMIT ?"
         if state in ("done", "dead"):
-            text = text.replace("LIMIT", "AND ended_at_ms IS NOT NULL LIMIT")
+            text = text.replace("LIMIT", "AND state IN ('done', 'dead') LIMIT")
         return [Row._make(row) for row in self._db.execute(text, (limit,))]
 
     # Deduplication
@@ -516,7 +526,11 @@ class Index:
         """Columns of the ledger that are not what the rows add up to: (column, kept, real). Reads every row."""
         kept = self.counts()._asdict()
         real = dict.fromkeys(
-            (f"{state}{suffix}" for state in ("ready", "scheduled", "claimed", "done", "dead") for suffix in ("", "_bytes")),
+            (
+                f"{state}{suffix}"
+                for state in ("ready", "scheduled", "claimed", "done", "dead")
+                for suffix in ("", "_bytes")
+            ),
             0,
         )
         for state, number, size in self._db.execute(
@@ -612,7 +626,7 @@ def look_page(
     order, parts = _ORDERS[state]
     where = ["state = ?"]
     if state in ("done", "dead"):
-        where.append("ended_at_ms IS NOT NULL")
+        where.append("state IN ('done', 'dead')")
     values: list[Any] = [state]
     for condition, value in conditions:
         where.append(condition)
@@ -630,9 +644,7 @@ def look_page(
     return [Row._make(row) for row in db.execute(text, (*values[1:], limit))]
 
 
-def look_page_ids(
-    db: sqlite3.Connection, state: State, conditions: Sequence[tuple[str, Any]], limit: int
-) -> list[str]:
+def look_page_ids(db: sqlite3.Connection, state: State, conditions: Sequence[tuple[str, Any]], limit: int) -> list[str]:
     """The ids of all of a state that meet the conditions, oldest first; at most `limit`, -1 for all."""
     where = "".join(f" AND {condition}" for condition, _ in conditions)
     text = f"SELECT id FROM messages WHERE state = '{state}'{where} ORDER BY id LIMIT ?"
@@ -701,7 +713,7 @@ def look_ready(db: sqlite3.Connection) -> Row | None:
 def look_reasons(db: sqlite3.Connection) -> list[tuple[str, int]]:
     """The reasons of dead letters, the most frequent first."""
     return db.execute(
-        "SELECT coalesce(reason, ''), count(*) FROM messages WHERE state = 'dead' AND ended_at_ms IS NOT NULL"
+        "SELECT coalesce(reason, ''), count(*) FROM messages WHERE state = 'dead' AND state IN ('done', 'dead')"
         " GROUP BY 1 ORDER BY 2 DESC, 1"
     ).fetchall()
 
@@ -710,10 +722,16 @@ def look_ended_totals(db: sqlite3.Connection, state: str, before_ms: int) -> tup
     """How many became done or dead up to an instant, and their bytes."""
     row = db.execute(
         "SELECT count(*), coalesce(sum(body_bytes), 0) FROM messages WHERE state = ? AND ended_at_ms <= ?"
-        " AND ended_at_ms IS NOT NULL",
+        " AND state IN ('done', 'dead')",
         (state, before_ms),
     ).fetchone()
     return row[0], row[1]
+
+
+def look_settled(db: sqlite3.Connection, before_ms: int) -> list[str]:
+    """Messages that were settled and deleted before an instant. Reads the whole table."""
+    rows = db.execute("SELECT id FROM messages WHERE state = 'settled' AND ended_at_ms <= ?", (before_ms,))
+    return [row[0] for row in rows]
 
 
 def look_minutes(db: sqlite3.Connection, since_minute: int) -> list[Counts]:

@@ -18,7 +18,6 @@ import threading
 from spoolq.errors import Busy
 
 
-
 class _Waiter:
     """One blocking `flock` in a thread of its own. Who gives up leaves it there for the next who comes."""
 
@@ -73,32 +72,32 @@ class WriteLock:
 
     def acquire(self, busy_s: float) -> None:
         """Take it, or raise Busy, naming the process that has it, after `busy_s` seconds."""
-        if not self._mutex.acquire(timeout=busy_s):
+        if not self._mutex.acquire(blocking=False) and not self._mutex.acquire(timeout=busy_s):
             raise self._busy(busy_s)
         try:
-            self._acquire_file(busy_s)
+            if self._waiter is None:
+                try:
+                    fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+                except BlockingIOError:
+                    self._waiter = _Waiter(self.fd)
+            self._wait_for_file(busy_s)
         except BaseException:
             self._mutex.release()
             raise
 
-    def _acquire_file(self, busy_s: float) -> None:
+    def _wait_for_file(self, busy_s: float) -> None:
+        """Wait with the thread that waits already, or a new one where that has ended."""
         waiter = self._waiter
         if waiter is None or not waiter.adopt():
-            try:
-                fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiter = _Waiter(self.fd)
-            else:
-                self._waiter = None
-                return
-        self._waiter = waiter
+            waiter = self._waiter = _Waiter(self.fd)
         if not waiter.wait(busy_s):
             raise self._busy(busy_s)
         self._waiter = None
 
     def release(self) -> None:
         """Let go of it."""
-        self.release_file()
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
         self._mutex.release()
 
     def acquire_threads(self) -> None:

@@ -74,10 +74,14 @@ def attempt_line(attempt: Attempt) -> bytes:
     """A further line: a delivery that ended, or a person's redrive or replay."""
     by_hand = attempt.outcome in _BY_HAND
     value: dict[str, Any] = {"kind": attempt.outcome if by_hand else "attempt"}
-    for key, part in asdict(attempt).items():
-        if part is not None and part != _ATTEMPT_DEFAULTS.get(key) and not (by_hand and key == "outcome"):
-            value[key] = part
-    return _line(value)
+    return _line(
+        value
+        | {
+            key: part
+            for key, part in asdict(attempt).items()
+            if part is not None and part != _ATTEMPT_DEFAULTS.get(key) and not (by_hand and key == "outcome")
+        }
+    )
 
 
 def _line(value: Mapping[str, Any]) -> bytes:
@@ -86,7 +90,7 @@ def _line(value: Mapping[str, Any]) -> bytes:
 
 
 def write_arrival(directory: QueueDirectory, id: str, arrival: Arrival, *, sync: bool) -> None:
-    """Write the first line, before the message is there: in `tmp/`, [synced,] renamed into `meta/`, [which is synced]."""
+    """Write the first line, before the message is there: in `tmp/`, [synced,] renamed, [directory synced]."""
     directory.files.write_whole(
         directory.temporary(id + ".meta"), directory.meta_path(id), arrival_line(arrival), sync=sync
     )
@@ -183,7 +187,11 @@ def _arrival(value: Mapping[str, Any]) -> Arrival:
 
 
 def _attempt(value: Mapping[str, Any]) -> Attempt | None:
-    attempt, outcome, ended = _whole(value.get("attempt")), _text(value.get("outcome")), _whole(value.get("ended_at_ms"))
+    attempt, outcome, ended = (
+        _whole(value.get("attempt")),
+        _text(value.get("outcome")),
+        _whole(value.get("ended_at_ms")),
+    )
     if value.get("kind") in _BY_HAND:
         attempt, outcome = attempt or 0, _text(value["kind"])
     if attempt is None or outcome is None or ended is None:

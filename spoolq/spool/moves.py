@@ -125,9 +125,7 @@ def back_to_new(
     return new
 
 
-def to_dead(
-    session: Session, index: Index, row: Row, reason: str, entry: Attempt | None, **totals: int
-) -> Row | None:
+def to_dead(session: Session, index: Index, row: Row, reason: str, entry: Attempt | None, **totals: int) -> Row | None:
     """Any state to `dead/`; None where the file is not where the row says. totals: as in `back_to_new`."""
     noted = note(session, row, entry)
     name = Name(row.id, row.priority, row.due_at_ms, row.attempts, None, row.label)

@@ -134,7 +134,7 @@ def _cut(label: str) -> str:
         return label
     stem, dot, extension = label.rpartition(".")
     tail = dot + extension if stem and extension else ""
-    if len(tail.encode()) > EXTENSION_MAX_BYTES:
+    if not tail or len(tail.encode()) > EXTENSION_MAX_BYTES:
         stem, tail = label, ""
     room = LABEL_MAX_BYTES - len(tail.encode())
     return stem.encode()[:room].decode("utf-8", "ignore") + tail

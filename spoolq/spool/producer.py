@@ -13,11 +13,11 @@ import stat
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from spoolq import validate
-from spoolq.errors import Busy, MessageTooLarge, SpoolqError, StorageError, TryAgain, UnsafeFile, storage_error
+from spoolq.errors import Busy, SpoolqError, StorageError, TryAgain, UnsafeFile, storage_error
 from spoolq.models import NewMessage
 from spoolq.spool.files import open_message
 from spoolq.spool.index import Index, Key, look_key
@@ -33,6 +33,9 @@ ROW_BUSY_S = 1.0
 """An enqueue waits at most this long for the lock: its message is safe already, and the next scan adds the row."""
 
 BATCH = 256
+PLAIN = NewMessage(body=b"")
+"""A message that asks for nothing."""
+
 _SYNC_THREADS = 8
 _WRITER_POLL_S = 0.002
 
@@ -41,18 +44,21 @@ Write = Callable[[int], int]
 """Writes a body to a descriptor, and returns its size."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Prepared:
-    """A message whose body is in `tmp/`, on its way to `new/`."""
+    """A message on its way to `new/`: all is decided but its size, which is known once the body is in `tmp/`.
+
+    fd: the open body while it serves as a lock.
+    """
 
     id: str
     file_name: str
     label: str | None
-    size: int
     new: NewMessage
     arrival: Arrival
     due_at_ms: int | None
     enqueued_at_ms: int
+    size: int = 0
     fd: int = -1
 
 
@@ -143,7 +149,7 @@ class Producer:
         if new.dedup_key is not None:
             return self._enqueue_keyed(write, new, new.dedup_key)
         prepared = self._plan(new)
-        prepared = self._write_body(prepared, write)
+        self._write_body(prepared, write)
         self._put_in_place([prepared])
         self._add_rows([prepared])
         return prepared.id
@@ -154,36 +160,28 @@ class Producer:
         id = self._session.clock.new_id(now)
         due = now + round(new.delay_s * 1000) if new.delay_s else None
         label = (clean_name(new.name) or None) if new.name is not None else None
-        expires = None
-        ttl_s = self._session.settings.ttl_s if new.ttl_s is None else new.ttl_s
-        if ttl_s:
-            expires = now + round(ttl_s * 1000)
-        if (
-            not new.headers
-            and expires is None
-            and new.content_type is None
-            and new.group is None
-            and new.dedup_key is None
-            and label == new.name
-        ):
-            arrival = _NOTHING
-        else:
-            until = None
-            if new.dedup_key is not None:
-                until = now + round(self._session.settings.dedup_window_s * 1000)
-            arrival = Arrival(
-                headers=dict(new.headers),
-                content_type=new.content_type,
-                dedup_key=new.dedup_key,
-                dedup_until_ms=until,
-                group=new.group,
-                expires_at_ms=expires,
-                name=new.name if label != new.name else None,
-            )
+        arrival = self._arrival(new, label, now)
         file_name = format_name(id, new.priority, due, 0, None, label)
-        return _Prepared(id, file_name, label, 0, new, arrival, due, now)
+        return _Prepared(id, file_name, label, new, arrival, due, now)
 
-    def _write_body(self, plan: _Prepared, write: Write, *, keep_open: bool = False) -> _Prepared:
+    def _arrival(self, new: NewMessage, label: str | None, now: int) -> Arrival:
+        """What is to be kept beside the body; `_NOTHING` for most."""
+        settings = self._session.settings
+        ttl_s = settings.ttl_s if new.ttl_s is None else new.ttl_s
+        if new is PLAIN and not ttl_s:
+            return _NOTHING
+        arrival = Arrival(
+            headers=dict(new.headers),
+            content_type=new.content_type,
+            dedup_key=new.dedup_key,
+            dedup_until_ms=None if new.dedup_key is None else now + round(settings.dedup_window_s * 1000),
+            group=new.group,
+            expires_at_ms=now + round(ttl_s * 1000) if ttl_s else None,
+            name=new.name if label != new.name else None,
+        )
+        return _NOTHING if arrival.is_empty() else arrival
+
+    def _write_body(self, plan: _Prepared, write: Write, *, keep_open: bool = False) -> None:
         """The body, whole and synced, in `tmp/`; nothing is left where that fails."""
         path = self._directory.temporary(plan.id)
         fd = -1
@@ -191,7 +189,7 @@ class Producer:
             fd = self._files.create(path)
             if keep_open:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            size = write(fd)
+            plan.size = write(fd)
             if self._session.syncs:
                 self._files.fsync(fd)
         except BaseException as error:
@@ -199,10 +197,10 @@ class Producer:
             if isinstance(error, OSError):
                 raise storage_error(error, "enqueue", path) from error
             raise
-        if not keep_open:
+        if keep_open:
+            plan.fd = fd
+        else:
             self._files.close(fd)
-            fd = -1
-        return replace(plan, size=size, fd=fd) if plan.size != size or fd >= 0 else plan
 
     def _give_up(self, id: str, fd: int = -1) -> None:
         """Leave no litter of an enqueue that failed before its commit point."""
@@ -291,7 +289,8 @@ class Producer:
                 plan = self._plan(new)
                 fd = self._files.create(self._directory.temporary(plan.id))
                 fds.append(fd)
-                prepared.append(replace(plan, size=len(new.body)))
+                plan.size = len(new.body)
+                prepared.append(plan)
                 self._files.write(fd, new.body)
                 if not self._session.syncs:
                     self._files.close(fd)
@@ -324,10 +323,8 @@ class Producer:
     def _enqueue_keyed(self, write: Write, new: NewMessage, key: str) -> str:
         """The first of a key is enqueued; the others are answered its id once it is safe (transition enqueue_keyed)."""
         plan = self._plan(new)
-        fd = -1
         # The file that a reservation names exists, locked, before the reservation does.
-        plan = self._write_body(plan, write, keep_open=True)
-        fd = plan.fd
+        self._write_body(plan, write, keep_open=True)
         try:
             known = self._reserve(key, plan)
             if known is not None:
@@ -344,7 +341,7 @@ class Producer:
             self._files.unlink_if_there(self._directory.temporary(plan.id))
             raise
         finally:
-            os.close(fd)
+            os.close(plan.fd)
 
     def _known(self, key: str) -> str | None:
         """The message that a key names already: answered before anything is written, also where there is no room."""
@@ -432,7 +429,8 @@ class Producer:
             self._files.unlink_if_there(path)
             return id
         self._session.refresh_settings()
-        plan = replace(self._plan(new), size=found.st_size)
+        plan = self._plan(new)
+        plan.size = found.st_size
         with translated("enqueue_file", path):
             if take_lease(source) is Writer.WRITING:
                 hint = "Close it there first, or enqueue a copy"
@@ -468,5 +466,3 @@ class _Metered:
         if piece:
             self._room.check(len(piece), 0)
         return piece
-
-

@@ -45,7 +45,7 @@ from spoolq.spool.drops import Drops
 from spoolq.spool.files import Files
 from spoolq.spool.holders import Holder
 from spoolq.spool.index import Index, Row
-from spoolq.spool.producer import Producer
+from spoolq.spool.producer import PLAIN, Producer
 from spoolq.spool.reading import Reading, not_found
 from spoolq.spool.recovery import SWEEP_EVERY_MS, Recovery
 from spoolq.spool.scanning import Scanner
@@ -127,7 +127,9 @@ class SpoolQueue(Queue):
         root = queues.queue_root(path, name)
         if name != queues.DEFAULT and not os.path.exists(root / "FORMAT"):
             if not os.path.exists(path / "FORMAT"):
-                raise NotASpool(f"{path} is not a spool", op="open", path=path, hint=f"Make one with: spoolq init {path}")
+                raise NotASpool(
+                    f"{path} is not a spool", op="open", path=path, hint=f"Make one with: spoolq init {path}"
+                )
             raise queues.queue_not_found(path, name)
         session = Session.open(queues.directory_of(path, name, files), name, clock or Clock())
         return cls(session, path, detached=detached)
@@ -153,6 +155,9 @@ class SpoolQueue(Queue):
         group: str | None = None,
         ttl_s: float | None = None,
     ) -> str:
+        asked = (priority, delay_s, headers, content_type, name, dedup_key, group, ttl_s)
+        if asked == _ASKS_NOTHING and type(priority) is int and type(delay_s) is int:
+            return self._producer.enqueue(body, PLAIN)
         new = _new_message(priority, delay_s, headers, content_type, name, dedup_key, group, ttl_s)
         return self._producer.enqueue(body, new)
 
@@ -628,6 +633,9 @@ class SpoolQueue(Queue):
         self._holder_mutex = threading.Lock()
         self._holder = None
         self._wakeup.forget()
+
+
+_ASKS_NOTHING: tuple[object, ...] = (DEFAULT_PRIORITY, 0, None, None, None, None, None, None)
 
 
 def _new_message(

@@ -1,4 +1,4 @@
-"""The queues of a spool: making the spool, and making, listing and deleting queues. Section 1 of docs/spool-format.md."""
+"""The queues of a spool: making it, and making, listing and deleting queues. Section 1 of docs/spool-format.md."""
 
 from __future__ import annotations
 
@@ -125,7 +125,9 @@ def _lay_out(directory: QueueDirectory, settings: Settings | None) -> None:
             os.close(files.open_lock(path))
         if settings is not None:
             text = settings_module.dump(settings)
-            files.write_whole(directory.temporary(f"queue.toml.{os.getpid()}"), directory.settings, text.encode(), sync=True)
+            files.write_whole(
+                directory.temporary(f"queue.toml.{os.getpid()}"), directory.settings, text.encode(), sync=True
+            )
         temporary = directory.temporary(f"FORMAT.{os.getpid()}")
         files.write_whole(temporary, directory.format, FORMAT_TEXT.encode(), sync=True)
 
@@ -190,11 +192,14 @@ def list_queues(spool: Path) -> list[str]:
         return [DEFAULT]
     except OSError as error:
         raise storage_error(error, "list_queues", os.fspath(spool / "queues")) from error
-    return [DEFAULT, *sorted(name for name in names if is_queue_name(name) and (spool / "queues" / name / "FORMAT").exists())]
+    return [
+        DEFAULT,
+        *sorted(name for name in names if is_queue_name(name) and (spool / "queues" / name / "FORMAT").exists()),
+    ]
 
 
 def delete_queue(spool: Path, name: str, clock: Clock | None = None) -> int:
-    """Delete a queue for good, also while it is open elsewhere: who has it open gets QueueNotFound. How many messages."""
+    """Delete a queue for good, also while others have it open: they get QueueNotFound. How many messages."""
     check_queue_name(name)
     if name == DEFAULT:
         raise ValueError("the queue 'default' cannot be deleted, only purged")

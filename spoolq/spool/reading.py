@@ -202,9 +202,7 @@ class Reading:
             ledger = sql.look_minutes(db, since_at_ms // 60_000)
         first = since_at_ms // 60_000
         before = [_nothing_before(ledger[0]), *ledger[:-1]] if ledger else []
-        return [
-            _minute(now, then) for now, then in zip(ledger, before, strict=True) if now.minute >= first
-        ]
+        return [_minute(now, then) for now, then in zip(ledger, before, strict=True) if now.minute >= first]
 
     def holders(self) -> list[HolderInfo]:
         """As `Queue.holders`."""

@@ -87,9 +87,7 @@ def summary(reason: str) -> str:
 class _Reading:
     """One pass over the files of a queue."""
 
-    def __init__(
-        self, directory: QueueDirectory, clock: Clock, settings: Settings, progress: Progress | None
-    ) -> None:
+    def __init__(self, directory: QueueDirectory, clock: Clock, settings: Settings, progress: Progress | None) -> None:
         self._directory = directory
         self._clock = clock
         self._settings = settings
@@ -161,7 +159,7 @@ def rebuild(
             _drop(directory, temporary)
             return rebuild(directory, clock, settings, boot=boot, mount=mount, progress=progress)
         _keep_keys(temporary, reading.keys, clock.wall_ms())
-        # A left WAL would be played into the new index: the old files go first. CRASH: no index; the next opener is here.
+        # A left WAL would be played into the new index: the old files go first. CRASH: no index; the next opener.
         _drop(directory, directory.index)
         directory.files.rename(temporary, directory.index)
     except sqlite3.Error as error:

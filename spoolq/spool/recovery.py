@@ -197,16 +197,18 @@ class Recovery:
 
     def _sweep_rows(self) -> int:
         now = self._session.clock.wall_ms()
-        total = 0
+        with self._session.look() as db:
+            settled = sql.look_settled(db, now - SETTLED_KEPT_MS)
+        total = len(settled)
+        for start in range(0, len(settled), SLICE):
+            with self._session.write() as index:
+                index.forget_settled(settled[start : start + SLICE])
         while True:
             with self._session.write() as index:
-                rows = index.ended("settled", now - SETTLED_KEPT_MS, SLICE)
-                for row in rows:
-                    index.remove(row)
                 keys = index.forget_keys_before(now, SLICE)
                 index.forget_minutes(now)
-            total += len(rows) + keys
-            if len(rows) < SLICE and keys < SLICE:
+            total += keys
+            if keys < SLICE:
                 return total
 
     def _sweep_temporary(self, text: str) -> bool:

@@ -32,7 +32,9 @@ class Room:
         most = self._session.settings.limits.body_bytes
         if most and size > most:
             hint = "Raise limits.body_bytes in queue.toml, or send a smaller one"
-            raise MessageTooLarge(f"the body has {size:,} bytes, and at most {most:,} are allowed", op="enqueue", hint=hint)
+            raise MessageTooLarge(
+                f"the body has {size:,} bytes, and at most {most:,} are allowed", op="enqueue", hint=hint
+            )
 
     def check(self, size: int, count: int = 1) -> None:
         """Refuse where there is no room for `count` messages of `size` bytes in all."""
@@ -81,7 +83,9 @@ class Room:
         stored = counts.ready_bytes + counts.scheduled_bytes
         if limits.messages and there + count > limits.messages:
             hint = "Wait for consumers, or raise limits.messages in queue.toml"
-            raise QueueFull(f"the queue holds {there:,} of at most {limits.messages:,} messages", op="enqueue", hint=hint)
+            raise QueueFull(
+                f"the queue holds {there:,} of at most {limits.messages:,} messages", op="enqueue", hint=hint
+            )
         if limits.bytes and stored + size > limits.bytes:
             hint = "Wait for consumers, or raise limits.bytes in queue.toml"
             raise QueueFull(f"the queue holds {stored:,} of at most {limits.bytes:,} bytes", op="enqueue", hint=hint)

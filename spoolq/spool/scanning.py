@@ -121,8 +121,10 @@ class Scanner:
         with self._session.write() as index:
             row = index.row(name.id)
             plain = name._replace(nonce=None)
-            if row is not None and row.state in ("ready", "scheduled") and os.path.lexists(
-                f"{directory.new}/{moves.name_of(row)}"
+            if (
+                row is not None
+                and row.state in ("ready", "scheduled")
+                and os.path.lexists(f"{directory.new}/{moves.name_of(row)}")
             ):
                 plain = plain._replace(id=self._session.clock.new_id())
             directory.move(f"{directory.new}/{text}", path_in(directory.new, plain))

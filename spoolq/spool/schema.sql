@@ -35,12 +35,13 @@ CREATE TABLE messages (
     reason         TEXT                   -- of a dead letter, or of the last requeue
 ) STRICT, WITHOUT ROWID;
 
--- Each index holds only what its question is about, so that no state's size slows another's.
+-- Each index holds only what its question is about, so that no state's size slows another's. Settled rows are in none:
+-- they are looked up by id, and every ten minutes one pass over the table finds the old ones.
 CREATE INDEX messages_ready     ON messages (held, priority DESC, id) WHERE state = 'ready';
 CREATE INDEX messages_scheduled ON messages (due_at_ms, id)           WHERE state = 'scheduled';
 CREATE INDEX messages_claimed   ON messages (nonce)                   WHERE state = 'claimed';
 CREATE INDEX messages_deadline  ON messages (deadline_boot_ms)        WHERE deadline_boot_ms IS NOT NULL;
-CREATE INDEX messages_ended     ON messages (state, ended_at_ms, id)  WHERE ended_at_ms IS NOT NULL;
+CREATE INDEX messages_ended     ON messages (state, ended_at_ms, id)  WHERE state IN ('done', 'dead');
 CREATE INDEX messages_expiring  ON messages (expires_at_ms)
     WHERE expires_at_ms IS NOT NULL AND state IN ('ready', 'scheduled');
 CREATE INDEX messages_group     ON messages (grp, held, id)

@@ -1,4 +1,4 @@
-"""An open queue: its directory, its index, its write lock, and the transactions in which files and rows change together.
+"""An open queue: directory, index, write lock, and the transactions in which files and rows change together.
 
 Owns opening, believing or rebuilding the index, noticing that somebody removed it, forking, and closing. What is done
 in a transaction is the business of `producer`, `consumer`, `dead_letters`, `drops`, `recovery` and `cleanup`. Sections
@@ -37,7 +37,6 @@ from spoolq.settings import Settings
 from spoolq.spool import index as sql
 from spoolq.spool import mounts, rebuilding
 from spoolq.spool.directory import DIRECTORIES, FORMAT_TEXT, QueueDirectory
-from spoolq.spool.files import Files
 from spoolq.spool.holders import Holder
 from spoolq.spool.index import Index
 from spoolq.spool.lock import WriteLock, lock_holders
@@ -45,6 +44,7 @@ from spoolq.spool.lock import WriteLock, lock_holders
 log = logging.getLogger("spoolq.spool")
 
 _SETTINGS_LOOK_S = 0.2
+_STAMP_GRAIN_NS = 100_000_000
 _DAMAGED = ("malformed", "not a database", "disk image", "no such table", "no such column", "unsupported file format")
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
@@ -64,6 +64,8 @@ class Session:
         self.settings = settings_module.load(Path(directory.settings), os.environ)
         self.holders: dict[str, Holder] = {}
         self.scan_due = True
+        self.is_paused = False
+        """As of the last transaction, under whose lock it was looked at."""
         self.on_fork: Callable[[], None] = lambda: None
         self._settings_seen = self._settings_stamp()
         self._settings_next_s = 0.0
@@ -71,6 +73,7 @@ class Session:
         self._mount = ""
         self._index: Index | None = None
         self._identity: tuple[int, int, int, int] | None = None
+        self._root_stamp_ns = 0
         self._read_mutex = threading.Lock()
         self._reader: sqlite3.Connection | None = None
         self._reader_identity: tuple[int, int, int, int] | None = None
@@ -195,6 +198,7 @@ class Session:
         text = str(error)
         if any(part in text for part in _DAMAGED):
             self._identity = None
+            self._root_stamp_ns = 0
             log.warning("index.damaged queue=%s error=%s", self.name, text)
             return IndexDamaged(f"the index is damaged: {text}", op="index", path=self.directory.index)
         if "disk is full" in text:
@@ -214,16 +218,33 @@ class Session:
 
     def _ensure_index(self) -> Index:
         """The open index, if it is still the one under its name; else opened again, or made anew. Under the lock."""
-        identity = self._identity_now()
-        if identity is not None and identity == self._identity:
-            assert self._index is not None
+        try:
+            stamp = os.stat(self.directory.base).st_mtime_ns
+        except FileNotFoundError:
+            stamp = -1
+        if stamp == self._root_stamp_ns and self._index is not None:
             return self._index
+        identity = self._identity_now()
+        if identity is not None and identity == self._identity and self._index is not None:
+            self._keep_stamp(stamp)
+            return self._index
+        self._root_stamp_ns = 0
         known = self._index is not None
         self._check_still_there()
         self._close_index()
         self._index = self._open_index(removed=known and identity is None)
         self._identity = self._identity_now()
+        self.is_paused = os.path.exists(self.directory.paused)
         return self._index
+
+    def _keep_stamp(self, stamp_ns: int) -> None:
+        """The names in the queue's directory are as they were while its change time is: one question instead of two.
+
+        Believed only once it is older than the grain of the file system's clock, within which a change does not show.
+        """
+        self.is_paused = os.path.exists(self.directory.paused)
+        old = self.clock.wall_ms() * 1_000_000 - stamp_ns > _STAMP_GRAIN_NS
+        self._root_stamp_ns = stamp_ns if old else 0
 
     def _check_still_there(self) -> None:
         """A queue that was deleted, and perhaps made again, is not the one that was opened."""
@@ -262,7 +283,7 @@ class Session:
         try:
             if index.version != sql.USER_VERSION:
                 self._refuse_unless_alone(index.version)
-            elif not alone or clean or (info := index.info()).boot == self._boot and info.mount == self._mount:
+            elif not alone or clean or ((info := index.info()).boot == self._boot and info.mount == self._mount):
                 self.scan_due = True
                 return index
         except sqlite3.Error as error:
@@ -318,6 +339,7 @@ class Session:
 
     def _close_index(self) -> None:
         index, self._index, self._identity = self._index, None, None
+        self._root_stamp_ns = 0
         if index is not None:
             index.close()
 
@@ -538,6 +560,4 @@ def _after_fork_in_child() -> None:
         session.after_fork_in_child()
 
 
-os.register_at_fork(
-    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
