@@ -41,6 +41,10 @@ class FakeClock(Clock):
         self._boot_ms += round(seconds * 1000)
         self._ahead_s += seconds
 
+    def advance_waits(self, seconds: float) -> None:
+        """Let the monotonic clock alone go on: what is done every so often is due, and no instant has moved."""
+        self._ahead_s += seconds
+
     def set_wall(self, wall_ms: int) -> None:
         """Set the wall clock alone, as a person or NTP does; the others go on."""
         self._wall_ms = wall_ms

@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -54,7 +54,7 @@ NEW = st.fixed_dictionaries(
         "delay_s": st.sampled_from([0.0, 2.0, 20.0, 400.0]),
         "headers": st.just({"k": "wert ✓"}),
         "content_type": st.just("text/plain"),
-        "name": st.sampled_from(["report.csv", "a b/c.txt", "ü"]),
+        "name": st.sampled_from(["report.csv", "ü.txt"]),
         "dedup_key": st.sampled_from(["a", "b"]),
         "group": st.sampled_from(["g", "g", "h"]),
         "ttl_s": st.sampled_from([0.0, 4.0, 60.0]),
@@ -62,6 +62,14 @@ NEW = st.fixed_dictionaries(
 )
 LEASES = st.sampled_from([None, None, 5.0, 50.0])
 ANY = st.integers(0, 1_000_000)  # picks one of what there is
+
+
+def whole(file: BinaryIO) -> bytes:
+    """What is in a file, which is closed then."""
+    with file:
+        return file.read()
+
+
 SETTLE: dict[str, Callable[[Queue, str], object]] = {
     "acknowledge": lambda queue, receipt: queue.acknowledge(receipt),
     "requeue": lambda queue, receipt: queue.requeue(receipt, reason="backoff"),
@@ -69,7 +77,7 @@ SETTLE: dict[str, Callable[[Queue, str], object]] = {
     "release": lambda queue, receipt: queue.release(receipt),
     "extend": lambda queue, receipt: queue.extend(receipt, 20),
     "bury": lambda queue, receipt: queue.move_to_dead_letter_queue(receipt, "buried"),
-    "open": lambda queue, receipt: queue.open_body(receipt).read(),
+    "open": lambda queue, receipt: whole(queue.open_body(receipt)),
 }
 BY_ID: dict[str, Callable[[Queue, str], object]] = {
     "run_now": lambda queue, id: queue.run_now(id),
@@ -79,7 +87,7 @@ BY_ID: dict[str, Callable[[Queue, str], object]] = {
     "give_back": lambda queue, id: queue.give_back(id, reason="by hand"),
     "redrive": lambda queue, id: queue.dead_letters.redrive([id]),
     "purge": lambda queue, id: queue.dead_letters.purge([id]),
-    "read": lambda queue, id: queue.read_body(id).read(),
+    "read": lambda queue, id: whole(queue.read_body(id)),
 }
 
 
@@ -91,11 +99,22 @@ def outcome(call: Callable[[], object]) -> object:
         return type(error)
 
 
+def differences(model: object, spool: object, where: str = "") -> list[str]:
+    """Where two nested dictionaries differ, in words."""
+    if not (isinstance(model, dict) and isinstance(spool, dict)):
+        return [] if model == spool else [f"{where}: model {model!r}, spool {spool!r}"]
+    parts = dict.fromkeys([*model, *spool])
+    return [
+        found for part in parts for found in differences(model.get(part), spool.get(part), f"{where} {part}".strip())
+    ]
+
+
 class Side:
     """One of the two queues, its messages named by the numbers in which they were enqueued."""
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, clock: FakeClock) -> None:
         self.queue = queue
+        self.clock = clock
         self.ids: list[str] = []  # by number
         self.receipts: list[str] = []  # of every delivery, in order
 
@@ -122,33 +141,40 @@ class Side:
 
     def seen(self) -> dict[str, Any]:
         """All that can be seen of the queue."""
-        found: dict[str, Any] = {}
-        for state in STATES:
-            listed = self.queue.list(state, limit=1000).messages
-            found[state] = {self.number(info.id): self.told(self.queue.get(info.id)) for info in listed}
-            found[state + " listed"] = {self.number(info.id): self.listed(info) for info in listed}
-            if state == "ready":
-                found["line"] = [self.number(info.id) for info in listed if not info.held]
+        found: dict[str, Any] = {"told": {}, "listed": {}}
+        in_state = {state: self.queue.list(state, limit=1000).messages for state in STATES}
+        for info in (info for listed in in_state.values() for info in listed):
+            found["told"][self.number(info.id)] = self.told(self.queue.get(info.id))
+            found["listed"][self.number(info.id)] = self.listed(info)
+        line = [*in_state["ready"], *(info for info in in_state["scheduled"] if self.is_due(info))]
+        line.sort(key=lambda info: (-info.priority, info.id))
+        found["line"] = [self.number(info.id) for info in line if not info.held]
+        assert [info for info in in_state["ready"] if not info.held] == [
+            info for info in line if not info.held and info.state == "ready"
+        ]
         peeked = self.queue.peek()
         found["peek"] = None if peeked is None else self.number(peeked.id)
         found["reasons"] = self.queue.dead_letters.reasons()
         return found
 
+    def is_due(self, info: MessageInfo) -> bool:
+        """Whether the next dequeue would make it ready: until then either state is right."""
+        return info.state == "scheduled" and info.due_at_ms is not None and info.due_at_ms <= self.clock.wall_ms()
+
     def listed(self, info: MessageInfo) -> dict[str, object]:
         waits = info.state in ("ready", "scheduled")
         return {
-            "state": info.state,
+            "state": "ready" if self.is_due(info) else info.state,
             "priority": info.priority,
             "attempts": info.attempts,
             "name": info.name,
             "body_bytes": info.body_bytes,
-            "enqueued_at_ms": info.enqueued_at_ms,
-            "due_at_ms": info.due_at_ms if info.state == "scheduled" else None,
+            "due_at_ms": info.due_at_ms if info.state == "scheduled" and not self.is_due(info) else None,
             "expires_at_ms": info.expires_at_ms if waits else None,
             "group": info.group,
             "held": info.held,
             "reason": info.reason if info.state == "dead" else None,
-            "receipt": self.receipts.index(info.receipt) if info.receipt else None,
+            "receipt": self.receipts.index(info.receipt) if info.receipt and info.state == "claimed" else None,
             "deadline_at_ms": info.deadline_at_ms,
         }
 
@@ -168,9 +194,14 @@ class Side:
         return (attempt.attempt, attempt.outcome, attempt.reason, attempt.ended_at_ms, known)
 
     def counts(self) -> dict[str, object]:
+        """What is counted is what is listed; waiting messages together, since some may be due."""
         stats = self.queue.stats().as_dict()
-        kinds = [*STATES, *(f"{state}_bytes" for state in STATES), "paused"]
-        return {kind: stats[kind] for kind in kinds}
+        for state in STATES:
+            listed = self.queue.list(state, limit=1000).messages
+            assert (stats[state], stats[f"{state}_bytes"]) == (len(listed), sum(each.body_bytes for each in listed))
+        waiting = {kind: stats[f"ready{kind}"] + stats[f"scheduled{kind}"] for kind in ("", "_bytes")}
+        rest = ("claimed", "claimed_bytes", "done", "done_bytes", "dead", "dead_bytes", "paused")
+        return {"waiting": waiting} | {kind: stats[kind] for kind in rest}
 
     def totals(self) -> dict[str, object]:
         stats = self.queue.stats().as_dict()
@@ -190,9 +221,10 @@ class ModelAndSpool(RuleBasedStateMachine):
         self.spool_path.mkdir(mode=0o700)
         (self.spool_path / "queue.toml").write_text(dump(chosen))
         self.store = MemoryStore(settings=chosen, clock=self.clock)
-        self.model = Side(MemoryQueue(store=self.store))
-        self.spool = Side(self.open_spool())
+        self.model = Side(MemoryQueue(store=self.store), self.clock)
+        self.spool = Side(self.open_spool(), self.clock)
         self.index_was_removed = False
+        self.is_sound = False
         self.bodies = 0
 
     def open_spool(self) -> Queue:
@@ -210,9 +242,11 @@ class ModelAndSpool(RuleBasedStateMachine):
     def let_pass(self, seconds: float) -> None:
         """Time passes, and both do what is due by then."""
         self.clock.advance(seconds)
-        for side in (self.model, self.spool):
-            while side.queue.maintain():
-                pass
+        for _ in range(2):  # what one pass took back may be expired, for the next pass to find
+            self.clock.advance_waits(1.5)
+            for side in (self.model, self.spool):
+                while side.queue.maintain():
+                    pass
 
     # What users do
 
@@ -353,30 +387,35 @@ class ModelAndSpool(RuleBasedStateMachine):
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
-        killed = MemoryQueue(store=self.store).dequeue_many(count, lease_s=lease_s)
+        killed = MemoryQueue(store=self.store)
+        killed.dequeue_many(count, lease_s=lease_s)
         self.clock.advance(1.5)
-        for message in killed:
-            self.store.fail(self.store.find_claim(message.receipt), 0, "holder died")
+        killed.crash()
         self.let_pass(0)
 
     # What must be so
 
     @invariant()
     def both_show_the_same(self) -> None:
-        assert self.spool.counts() == self.model.counts()
-        assert self.spool.seen() == self.model.seen()
+        self.is_sound = False
+        assert differences(self.model.counts(), self.spool.counts()) == []
+        assert differences(self.model.seen(), self.spool.seen()) == []
         if not self.index_was_removed:
-            assert self.spool.totals() == self.model.totals()
+            assert differences(self.model.totals(), self.spool.totals()) == []
+        self.is_sound = True
 
     def teardown(self) -> None:
+        """The spool is in order, closed and open; unless it is known already that it is not."""
         if not hasattr(self, "spool"):
             return
         try:
-            assert self.spool.queue.check() == []
+            if self.is_sound:
+                self.let_pass(1300)  # until what the killed have left behind is swept
+                assert self.spool.queue.check() == []
+                self.spool.queue.close()
+                self.spool.queue = self.open_spool()
+                assert self.spool.queue.check() == []
             self.spool.queue.close()
-            reopened = self.open_spool()
-            assert reopened.check() == []
-            reopened.close()
         finally:
             shutil.rmtree(self.home)
 

@@ -517,6 +517,14 @@ class MemoryQueue(Queue):
 
     # Its own
 
+    def crash(self) -> None:
+        """For tests: end as a killed process does. What this object holds goes back, counted."""
+        with self._lock:
+            for entry in self.store.in_state("claimed"):
+                if entry.holder in self._holders:
+                    self.store.fail(entry, 0, "holder died")
+            self._holders.clear()
+
     def _new_holder(self, label: str) -> _Holder:
         holder = _Holder(label, self._clock.wall_ms())
         self._holders[holder.id] = holder

@@ -14,6 +14,7 @@ import pytest
 
 from spoolq.interfaces import Queue
 from spoolq.memory import MemoryQueue, MemoryStore
+from spoolq.models import Problem
 from spoolq.settings import Settings
 from spoolq.testing import FakeClock
 
@@ -25,10 +26,12 @@ class Engine:
         self.home = home
         self.clock = FakeClock()
         self.opened: list[Queue] = []
+        self.names: dict[str, Settings] = {}
 
     def make_queue(self, settings: Settings | None = None, name: str = "default") -> Queue:
         """Open the queue of this name, a further consumer where it is there; `settings` as it is made."""
-        queue = self.open(replace(settings or Settings(), durability="process"), name)
+        self.names.setdefault(name, replace(settings or Settings(), durability="process"))
+        queue = self.open(self.names[name], name)
         self.opened.append(queue)
         return queue
 
@@ -44,7 +47,10 @@ class Engine:
 
     def finish(self) -> None:
         """Check what every queue holds, then close all."""
-        problems = [problem for queue in self.opened if queue.capabilities.check for problem in queue.check()]
+        problems: list[Problem] = []
+        for name, settings in self.names.items():
+            with self.open(settings, name) as queue:
+                problems += queue.check() if queue.capabilities.check else ()
         for queue in self.opened:
             queue.close()
         assert problems == []
@@ -117,6 +123,17 @@ def needs(engine):
             pytest.skip(f"{type(queue).__name__} declares no {capability}")
 
     return skip_without
+
+
+@pytest.fixture
+def body_of():
+    """The body of a message in any state, by its id."""
+
+    def read(queue: Queue, message_id: str) -> bytes:
+        with queue.read_body(message_id) as file:
+            return file.read()
+
+    return read
 
 
 @pytest.fixture

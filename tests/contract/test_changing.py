@@ -112,7 +112,7 @@ def test_a_purged_queue_goes_on(queue, drain):
     assert drain(queue) == [b"new"]
 
 
-def test_done_messages_go_when_their_retention_ends(engine):
+def test_done_messages_go_when_their_retention_ends(engine, body_of):
     """done_s seconds after it was acknowledged, a message is deleted."""
     queue = engine.make_queue(Settings(retention=Retention(done_s=100)))
     for name in (b"old", b"young"):
@@ -122,7 +122,7 @@ def test_done_messages_go_when_their_retention_ends(engine):
     engine.advance(1)
     queue.clean()
     (left,) = queue.list("done").messages
-    assert queue.read_body(left.id).read() == b"young"
+    assert body_of(queue, left.id) == b"young"
 
 
 def test_retention_is_kept_without_anybody_asking(engine):

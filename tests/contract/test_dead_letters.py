@@ -23,14 +23,14 @@ def bury(queue, clock):
     return bury
 
 
-def test_a_consumer_can_give_up(queue):
+def test_a_consumer_can_give_up(queue, body_of):
     """The message is dead, with the reason, at any attempt."""
     message_id = queue.enqueue(b"x")
     queue.dequeue().dead_letter("not JSON")
     info = queue.get(message_id)
     assert (info.state, info.attempts, info.reason) == ("dead", 1, "not JSON")
     assert [(each.attempt, each.outcome, each.reason) for each in info.history] == [(1, "dead", "not JSON")]
-    assert queue.read_body(message_id).read() == b"x"
+    assert body_of(queue, message_id) == b"x"
     assert queue.dequeue() is None
 
 

@@ -5,14 +5,15 @@ import pytest
 from spoolq.settings import Settings
 
 
-def held(queue):
-    """The bodies of those that wait for an earlier one of their group."""
-    return {
-        queue.read_body(info.id).read()
-        for state in ("ready", "scheduled")
-        for info in queue.list(state).messages
-        if info.held
-    }
+@pytest.fixture
+def held(body_of):
+    """`held(queue)`: the bodies of those that wait for an earlier one of their group."""
+
+    def bodies(queue):
+        waiting = [*queue.list("ready").messages, *queue.list("scheduled").messages]
+        return {body_of(queue, info.id) for info in waiting if info.held}
+
+    return bodies
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_a_group_is_delivered_one_at_a_time(queue, three):
     assert queue.dequeue() is None
 
 
-def test_only_the_head_is_not_held(queue, three):
+def test_only_the_head_is_not_held(queue, three, held):
     """`held` says who waits for whom, before and while the head is claimed."""
     assert held(queue) == {b"2", b"3"}
     message = queue.dequeue()
@@ -65,7 +66,7 @@ def test_priority_does_not_overtake_in_a_group(queue):
     assert order == [b"other", b"g1", b"g2"]
 
 
-def test_a_head_in_backoff_holds_its_group(queue, three, clock):
+def test_a_head_in_backoff_holds_its_group(queue, three, held, clock):
     """What failed is tried again before the next is."""
     queue.dequeue().requeue(delay_s=30)
     assert queue.dequeue() is None
