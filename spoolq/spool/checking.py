@@ -81,8 +81,10 @@ class Check:
                     fixed=self._fix,
                 )
             if self._fix and self._twins:
-                separate_twins(self._directory, self._session.clock)
-                mending.mend(self._session, index, [row for id in self._twins if (row := index.row(id)) is not None])
+                rows = [row for id in self._twins if (row := index.row(id)) is not None]
+                named = {moves.path_of(self._session, row) for row in rows if row.state != "settled"}
+                separate_twins(self._directory, self._session.clock, named)
+                mending.mend(self._session, index, rows)
         if self._fix and self._twins:
             self._twins = set()
             places.update(self._listed())

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import Enum
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
 from spoolq import validate
-from spoolq.errors import LeaseLost, SpoolqError, UnsafeFile, storage_error
+from spoolq.errors import DiskFull, LeaseLost, StorageError, UnsafeFile, storage_error
 from spoolq.interfaces import Queue
 from spoolq.message import Message
 from spoolq.models import Attempt, State
 from spoolq.retry import delay_s as retry_delay_s
 from spoolq.spool import mending, moves
+from spoolq.spool.by_names import NamesOnly
 from spoolq.spool.files import open_message
 from spoolq.spool.holders import Holder, to_base36
 from spoolq.spool.index import Index, Row
@@ -28,6 +29,8 @@ from spoolq.spool.probe import Writer, lease_holds, take_lease
 from spoolq.spool.session import IndexDamaged, Session, translated
 
 log = logging.getLogger("spoolq.spool")
+
+T = TypeVar("T")
 
 PROMOTE_AT_ONCE = 100
 READ_AT_ONCE_BYTES = 65_536
@@ -77,25 +80,54 @@ class Consumer:
             lease_s = session.settings.lease_s if holder is None else session.settings.max_hold_s or None
         taken: list[_Taken] = []
         try:
-            with session.write() as index:
-                if session.is_paused:
-                    return []
-                now = session.clock.wall_ms()
-                due = index.first_due()
-                if due is not None and due <= now:
-                    index.promote(now, PROMOTE_AT_ONCE)
-                self._take_up_to(index, holder, count, lease_s, now, taken)
-        except SpoolqError as error:
-            self._undo(taken)
-            if isinstance(error, IndexDamaged):
-                return self.take(holder, count, lease_s)
-            raise
+            self._transact(lambda index: self._take_into(taken, index, holder, count, lease_s))
         except BaseException:
             self._undo(taken)
             raise
         if taken:
             moves.sync_moved(session, self._directory.cur, self._directory.new)
         return [self._message(each) for each in taken]
+
+    def _transact(self, act: Callable[[Index], T]) -> T:
+        """Do it in a transaction; once more where the index was damaged; by names alone where it cannot be written.
+
+        What `act` did to files stands even where the commit then fails: rows follow files.
+        """
+        session = self._session
+        for _ in range(3):
+            done: list[T] = []
+            try:
+                with session.write() as index:
+                    done.append(act(index))
+                return done[0]
+            except (DiskFull, StorageError) as error:
+                if error.op != "index":
+                    raise
+                if done:
+                    session.scan_due = True
+                    log.warning("row.left_behind error=%s", error.message)
+                    return done[0]
+                if not isinstance(error, IndexDamaged) and not self._directory.free_ballast():
+                    break
+        with session.alone():
+            return act(NamesOnly(session))
+
+    def _take_into(
+        self, taken: list[_Taken], index: Index, holder: Holder | None, count: int, lease_s: float | None
+    ) -> None:
+        # Whatever an earlier try renamed has been put back, or stands: never claim it twice.
+        if self._session.is_paused:
+            return
+        now = self._session.clock.wall_ms()
+        due = index.first_due()
+        if due is not None and due <= now:
+            index.promote(now, PROMOTE_AT_ONCE)
+        try:
+            self._take_up_to(index, holder, count, lease_s, now, taken)
+        except BaseException:
+            self._undo(taken)
+            taken.clear()
+            raise
 
     def _take_up_to(
         self, index: Index, holder: Holder | None, count: int, lease_s: float | None, now: int, taken: list[_Taken]
@@ -125,8 +157,8 @@ class Consumer:
             fd = open_message(source)
         except FileNotFoundError:
             return _Trouble.GONE
-        except UnsafeFile:
-            moves.to_dead(self._session, index, row, "not a regular file", None)
+        except UnsafeFile as error:
+            moves.to_dead(self._session, index, row, error.message, None)
             return _Trouble.SETTLED
         except PermissionError as error:
             self._report_trouble(row.id, "not readable", error)
@@ -155,7 +187,7 @@ class Consumer:
         deadline = deadline_at = None
         if lease_s is not None:
             deadline = self._session.clock.boot_ms() + round(lease_s * 1000)
-            deadline_at = self._set_deadline(source, lease_s)
+            deadline_at = self._set_deadline(fd, lease_s)
         nonce = random_nonce() if holder is None else holder.nonce("k" if lease_s is None else "l")
         name = format_name(row.id, row.priority, row.due_at_ms, row.attempts + 1, nonce, row.label)
         target = f"{self._directory.cur}/{name}"
@@ -168,7 +200,7 @@ class Consumer:
         index.claim(row, nonce, now, deadline, deadline_at)
         return _Taken(row, nonce, target, source, size, body)
 
-    def _set_deadline(self, path: str, lease_s: float) -> int:
+    def _set_deadline(self, path: str | int, lease_s: float) -> int:
         """The deadline as the file's time, for whoever has no row; that time, whatever it is now."""
         at_ms = self._session.clock.wall_ms() + round(lease_s * 1000)
         try:
@@ -236,37 +268,28 @@ class Consumer:
     def acknowledge(self, receipt: str) -> None:
         """Processed: to `done/`, or deleted where nothing is kept."""
         id, nonce = validate.parse_receipt(receipt)
-        lost, has_meta = None, False
         keep = self._session.settings.retention.done_s > 0
-        try:
-            with self._session.write() as index:
-                lost, has_meta = self._acknowledge(index, id, nonce, keep)
-        except IndexDamaged:
-            return self.acknowledge(receipt)
+        lost, has_meta = self._transact(lambda index: self._acknowledge(index, id, nonce, keep))
         if lost is not None:
             raise lost
         self._after_acknowledging([id] if has_meta else [], keep)
-        return None
 
     def acknowledge_many(self, receipts: Iterable[str]) -> list[str]:
         """Many in one transaction; the receipts whose claim had ended."""
         parsed = [(receipt, *validate.parse_receipt(receipt)) for receipt in receipts]
         keep = self._session.settings.retention.done_s > 0
-        lost_ones, with_meta = [], []
-        with self._session.write() as index:
-            for receipt, id, nonce in parsed:
-                lost, has_meta = self._acknowledge(index, id, nonce, keep)
-                if lost is not None:
-                    lost_ones.append(receipt)
-                elif has_meta:
-                    with_meta.append(id)
-        self._after_acknowledging(with_meta, keep)
-        return lost_ones
+        results = self._transact(lambda index: [self._acknowledge(index, id, nonce, keep) for _, id, nonce in parsed])
+        pairs = list(zip(parsed, results, strict=True))
+        self._after_acknowledging([id for (_, id, _), (lost, meta) in pairs if meta and lost is None], keep)
+        return [receipt for (receipt, _, _), (lost, _) in pairs if lost is not None]
 
     def _acknowledge(self, index: Index, id: str, nonce: str, keep: bool) -> tuple[LeaseLost | None, bool]:
         """Settle one; an error to raise once the transaction has ended, and whether metadata is to go."""
         now = self._session.clock.wall_ms()
-        found = index.settle(id, nonce, "done" if keep else "settled", now)
+        state = "done" if keep else "settled"
+        found = index.settle(id, nonce, state, now)
+        if found is None and mending.adopt_claim(self._session, index, id, nonce):
+            found = index.settle(id, nonce, state, now)
         if found is None:
             row = index.row(id)
             if row is not None and row.nonce == nonce and row.state in ("done", "settled"):
@@ -326,29 +349,25 @@ class Consumer:
         """Failed: back to `new/` after the backoff, or to `dead/` where the attempts are used up."""
         validate.check_delay(delay_s)
         id, nonce = validate.parse_receipt(receipt)
+        self._session.refresh_settings()
         settings = self._session.settings
-        with self._session.write() as index, translated("requeue"):
-            row = moves.fenced(index, id, nonce, "requeue")
+
+        def put_back(index: Index, row: Row) -> Row | None:
             now = self._session.clock.wall_ms()
             if row.attempts >= settings.max_attempts:
                 entry = moves.history_entry(row, "dead", reason, now, details)
-                new = moves.to_dead(self._session, index, row, entry.reason or "failed", entry, failed=1)
-            else:
-                wait_s = retry_delay_s(row.attempts, settings.retry) if delay_s is None else delay_s
-                due = now + round(wait_s * 1000) if wait_s > 0 else None
-                entry = moves.history_entry(row, "requeued", reason, now, details)
-                new = moves.back_to_new(self._session, index, row, due_at_ms=due, entry=entry, failed=1)
-            lost = self._mended_if_gone(index, row, new, "requeue")
-        return self._ended(new, lost)
+                return moves.to_dead(self._session, index, row, entry.reason or "failed", entry, failed=1)
+            wait_s = retry_delay_s(row.attempts, settings.retry) if delay_s is None else delay_s
+            due = now + round(wait_s * 1000) if wait_s > 0 else None
+            entry = moves.history_entry(row, "requeued", reason, now, details)
+            return moves.back_to_new(self._session, index, row, due_at_ms=due, entry=entry, failed=1)
+
+        return self._settle(id, nonce, "requeue", put_back)
 
     def release(self, receipt: str) -> None:
         """Give back untouched: one attempt less."""
         id, nonce = validate.parse_receipt(receipt)
-        with self._session.write() as index, translated("release"):
-            row = moves.fenced(index, id, nonce, "release")
-            new = self.give_back_uncounted(index, row)
-            lost = self._mended_if_gone(index, row, new, "release")
-        self._ended(new, lost)
+        self._settle(id, nonce, "release", self.give_back_uncounted)
 
     def give_back_uncounted(self, index: Index, row: Row) -> Row | None:
         """A claim ends as if it had not begun."""
@@ -357,47 +376,67 @@ class Consumer:
     def dead_letter(self, receipt: str, reason: str, details: Attempt | None) -> None:
         """Give up on it."""
         id, nonce = validate.parse_receipt(receipt)
-        with self._session.write() as index, translated("move_to_dead_letter_queue"):
-            row = moves.fenced(index, id, nonce, "move_to_dead_letter_queue")
-            now = self._session.clock.wall_ms()
-            entry = moves.history_entry(row, "dead", reason, now, details)
-            new = moves.to_dead(self._session, index, row, entry.reason, entry)
-            lost = self._mended_if_gone(index, row, new, "move_to_dead_letter_queue")
-        self._ended(new, lost)
 
-    def _mended_if_gone(self, index: Index, row: Row, new: Row | None, op: str) -> LeaseLost | None:
-        """The file was moved by hand: mend the row now, and say so once the transaction has ended."""
-        if new is not None:
-            return None
-        mending.mend(self._session, index, [row])
-        return moves.lease_lost(row.id, op, index.row(row.id))
+        def bury(index: Index, row: Row) -> Row | None:
+            entry = moves.history_entry(row, "dead", reason, self._session.clock.wall_ms(), details)
+            return moves.to_dead(self._session, index, row, entry.reason, entry)
 
-    def _ended(self, new: Row | None, lost: LeaseLost | None) -> State:
-        if lost is not None:
-            raise lost
-        assert new is not None
-        with translated("settle"):
+        self._settle(id, nonce, "move_to_dead_letter_queue", bury)
+
+    def _settle(self, id: str, nonce: str, op: str, act: Callable[[Index, Row], Row | None]) -> State:
+        """End this very delivery by `act`; the state the message is in then. LeaseLost where it has ended already."""
+
+        def fenced(index: Index) -> Row | LeaseLost:
+            with translated(op):
+                row = self._fenced(index, id, nonce)
+                if row is None:
+                    return moves.lease_lost(id, op, index.row(id))
+                new = act(index, row)
+                if new is None:
+                    # Moved by hand: the row is mended now, and the caller told once the transaction has ended.
+                    mending.mend(self._session, index, [row])
+                    return moves.lease_lost(id, op, index.row(id))
+                return new
+
+        new = self._transact(fenced)
+        if isinstance(new, LeaseLost):
+            raise new
+        with translated(op):
             moves.sync_moved(self._session, self._directory.of_state(new.state), self._directory.cur)
             if new.state == "ready":
                 self._files.touch(self._directory.wake)
         return new.state  # type: ignore[return-value]
 
+    def _fenced(self, index: Index, id: str, nonce: str) -> Row | None:
+        """The row of this very delivery, or None where it has ended. The file's name decides, not the row."""
+        row = index.row(id)
+        if row is not None and row.nonce == nonce and row.state == "claimed":
+            return row
+        if mending.adopt_claim(self._session, index, id, nonce):
+            return index.row(id)
+        return None
+
     def extend(self, receipt: str, lease_s: float) -> None:
         """A later, or earlier, deadline; a claim that lives by its holder alone has none, and keeps none."""
         validate.check_extension(lease_s)
         id, nonce = validate.parse_receipt(receipt)
-        lost = None
-        with self._session.write() as index, translated("extend"):
-            row = moves.fenced(index, id, nonce, "extend")
+
+        def move_deadline(index: Index) -> LeaseLost | None:
+            row = self._fenced(index, id, nonce)
+            if row is None:
+                return moves.lease_lost(id, "extend", index.row(id))
             if nonce[0] == "k":
-                return
-            try:
-                at_ms = self._set_deadline(moves.path_of(self._session, row), lease_s)
-            except FileNotFoundError:  # RACE: moved by hand.
-                mending.mend(self._session, index, [row])
-                lost = moves.lease_lost(id, "extend", index.row(id))
-            else:
-                index.extend(id, self._session.clock.boot_ms() + round(lease_s * 1000), at_ms)
+                return None
+            with translated("extend"):
+                try:
+                    at_ms = self._set_deadline(moves.path_of(self._session, row), lease_s)
+                except FileNotFoundError:  # RACE: moved by hand.
+                    mending.mend(self._session, index, [row])
+                    return moves.lease_lost(id, "extend", index.row(id))
+            index.extend(id, self._session.clock.boot_ms() + round(lease_s * 1000), at_ms)
+            return None
+
+        lost = self._transact(move_deadline)
         if lost is not None:
             raise lost
 

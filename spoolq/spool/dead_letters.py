@@ -100,27 +100,27 @@ class SpoolDeadLetters(DeadLetterQueue):
         for some in _parts(chosen, part):
             if rate is not None and (ahead := done / rate - (time.monotonic() - begun)) > 0:
                 time.sleep(ahead)
-            count, missing = self._do_part(act, some)
+            count, missing = self._do_part(act, some, stop=ids is not None)
             done += count
             if progress is not None:
                 progress(done, len(chosen))
-            if missing is not None and ids is not None:
+            if missing is not None:
                 raise not_found(missing, "dead")
         return done
 
-    def _do_part(self, act: Callable[[Index, Row], None], ids: Sequence[str]) -> tuple[int, str | None]:
-        """Do it to these; how many there were, and the first that is no dead letter any more."""
-        missing = None
+    def _do_part(self, act: Callable[[Index, Row], None], ids: Sequence[str], *, stop: bool) -> tuple[int, str | None]:
+        """Do it to these; how many it was done to, and the one that is no dead letter, where that stops it."""
         done = 0
         with self._session.write() as index, translated("dead_letters"):
             for id in ids:
                 row = index.row(id)
                 if row is None or row.state != "dead":
-                    missing = missing or id
+                    if stop:
+                        return done, id
                     continue
                 act(index, row)
                 done += 1
-        return done, missing
+        return done, None
 
     def _chosen(self, ids: Iterable[str] | None, where: Filter | None, limit: int | None) -> Sequence[str]:
         if ids is not None:

@@ -83,8 +83,13 @@ class QueueDirectory:
         return self.files.unlink_if_there(path)
 
     def free_ballast(self) -> bool:
-        """Give its blocks to whoever needs them now; False where that was done before."""
-        return self.files.unlink_if_there(self.ballast)
+        """Give its blocks to whoever needs them now; False where that was done before, or cannot be."""
+        try:
+            return self.files.unlink_if_there(self.ballast)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            return False
 
     def helped(self, act: Callable[[], T]) -> T:
         """Do something that may need a block, and once more with the ballast freed where the disk is full."""

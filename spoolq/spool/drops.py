@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from spoolq.errors import Full, MessageTooLarge, SpoolqError, UnsafeFile, storage_error
-from spoolq.spool.files import open_message
+from spoolq.spool.files import not_regular, open_message
 from spoolq.spool.index import Index, Row
 from spoolq.spool.meta import Arrival, write_arrival
 from spoolq.spool.names import Name, clean_name, format_name
@@ -72,7 +72,7 @@ class Drops:
             for text in names:
                 if self.is_ignored(text):
                     continue
-                ready = self._prepare(text)
+                ready = self._prepare(text, batch)
                 if ready is not None:
                     batch.append(ready)
                 if len(batch) >= AT_ONCE:
@@ -86,14 +86,14 @@ class Drops:
 
     # Before the lock
 
-    def _prepare(self, text: str) -> _Ready | None:
+    def _prepare(self, text: str, batch: list[_Ready]) -> _Ready | None:
         """Probe, sync and name a drop; None where it is not to be taken in now, and `waiting` says why."""
         path = f"{self._directory.new}/{text}"
         fd = self._open(text, path)
         if fd is None:
             return None
         try:
-            ready = self._judge(text, path, fd)
+            ready = self._judge(text, path, fd, batch)
         except BaseException:
             os.close(fd)
             raise
@@ -117,7 +117,7 @@ class Drops:
             raise storage_error(error, "take_in", path) from error
         return None
 
-    def _judge(self, text: str, path: str, fd: int) -> _Ready | None:
+    def _judge(self, text: str, path: str, fd: int, batch: list[_Ready]) -> _Ready | None:
         writer = take_lease(fd)
         found = os.fstat(fd)
         if writer is Writer.WRITING:
@@ -128,6 +128,7 @@ class Drops:
             return None
         try:
             self._room.check_size(found.st_size)
+            self._room.check_limits(found.st_size + sum(ready.size for ready in batch), len(batch) + 1)
             self._room.check(0)
         except (Full, MessageTooLarge) as error:
             self._wait(text, error.message, loud=True)
@@ -155,10 +156,9 @@ class Drops:
         expires = now + round(ttl_s * 1000) if ttl_s else None
         arrival = Arrival(name=text if label != text else None, expires_at_ms=expires)
         try:
-            try:
-                self._files.utime_ns(path, now * 1_000_000)
-            except PermissionError as error:
-                log.debug("time.not_set path=%s error=%s", path, error)
+            if due is None:
+                # Not before the rename where it schedules: a drop that is not taken in after all keeps its time.
+                self._set_time(fd, path, now)
             if self._session.syncs:
                 self._files.fsync(fd)
             if not arrival.is_empty():
@@ -166,6 +166,13 @@ class Drops:
         except OSError as error:
             raise storage_error(error, "take_in", path) from error
         return _Ready(text, name, format_name(*name), found.st_size, fd, leased, not arrival.is_empty(), expires)
+
+    def _set_time(self, fd: int, path: str, now: int) -> None:
+        """By its descriptor: what stands under the name by now may be a link to somewhere else."""
+        try:
+            self._files.utime_ns(fd, now * 1_000_000)
+        except PermissionError as error:
+            log.debug("time.not_set path=%s error=%s", path, error)
 
     def _scheduled_at(self, text: str, found: os.stat_result, now: int) -> int | None:
         """`touch -d '+2 hours'` schedules; a time further ahead than is allowed is a mistake, and means now."""
@@ -219,8 +226,7 @@ class Drops:
             return False
         except OSError as error:
             raise storage_error(error, "take_in", source) from error
-        if ready.leased and not lease_holds(ready.fd):
-            self._put_back(target, source)
+        if ready.leased and not lease_holds(ready.fd) and self._put_back(target, source):
             self._wait(ready.dropped_as, "somebody is writing it")
             return False
         self.waiting.pop(ready.dropped_as, None)
@@ -228,12 +234,13 @@ class Drops:
         log.info("drop.taken_in id=%s name=%r bytes=%d", ready.name.id, ready.dropped_as, ready.size)
         return True
 
-    def _put_back(self, target: str, source: str) -> None:
+    def _put_back(self, target: str, source: str) -> bool:
+        """False where a second drop of this name has come: this one stays, and its claim waits for its writer."""
         try:
             self._files.rename_new(target, source)
         except FileExistsError:
-            # A second drop of this name has come. This one keeps its new name; the claim's probe waits for its writer.
-            self._session.scan_due = True
+            return False
+        return True
 
     def _add_row(self, index: Index, ready: _Ready) -> None:
         due = ready.name.due_at_ms
@@ -271,7 +278,7 @@ class Drops:
                 return
             except OSError as error:
                 raise storage_error(error, "quarantine", source) from error
-            reason = f"not a regular file: {_kind(found.st_mode)}"
+            reason = not_regular(found.st_mode)
             index.put(
                 Row(
                     id=name.id,
@@ -292,9 +299,3 @@ class Drops:
             self.waiting[text] = why
             if loud:
                 log.warning("drop.waits name=%r reason=%s", text, why)
-
-
-def _kind(mode: int) -> str:
-    """What an entry is, in a word."""
-    kinds = ((stat.S_ISLNK, "symbolic link"), (stat.S_ISFIFO, "FIFO"), (stat.S_ISSOCK, "socket"))
-    return next((word for test, word in kinds if test(mode)), "device")

@@ -209,9 +209,16 @@ def open_message(path: str) -> int:
     except OSError as error:
         # A symbolic link says ELOOP; a socket, and a device without a driver, ENXIO.
         if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENODEV):
-            raise UnsafeFile("not a regular file", op="open", path=path) from error
+            raise UnsafeFile(not_regular(os.lstat(path).st_mode), op="open", path=path) from error
         raise
-    if not stat.S_ISREG(os.fstat(fd).st_mode):
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
         os.close(fd)
-        raise UnsafeFile("not a regular file", op="open", path=path)
+        raise UnsafeFile(not_regular(mode), op="open", path=path)
     return fd
+
+
+def not_regular(mode: int) -> str:
+    """Why what has this mode is no message."""
+    kinds = {stat.S_IFDIR: "directory", stat.S_IFLNK: "symbolic link", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+    return f"not a regular file: {kinds.get(stat.S_IFMT(mode), 'device')}"

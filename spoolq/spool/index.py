@@ -601,11 +601,16 @@ def look_row(db: sqlite3.Connection, id: str) -> Row | None:
     return None if found is None else Row._make(found)
 
 
-def look_waiting_among(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
-    """Which of these, at most a few hundred, have a row that says they are in `new/`."""
+def look_waiting_among(db: sqlite3.Connection, ids: Sequence[str]) -> set[tuple[str, int, int | None, int, str | None]]:
+    """What the rows of these, at most a few hundred, say of names in `new/`: id, priority, due time, attempts, label."""
     marks = ", ".join("?" * len(ids))
-    found = db.execute(f"SELECT id FROM messages WHERE id IN ({marks}) AND state IN ('ready', 'scheduled')", ids)
-    return {row[0] for row in found}
+    return set(
+        db.execute(
+            "SELECT id, priority, due_at_ms, attempts, label FROM messages"
+            f" WHERE id IN ({marks}) AND state IN ('ready', 'scheduled')",
+            ids,
+        )
+    )
 
 
 def look_key(db: sqlite3.Connection, dedup_key: str) -> Key | None:

@@ -5,6 +5,7 @@ Everything here runs inside `with session.write() as index`. Section 9 of docs/s
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from spoolq.spool import moves
 from spoolq.spool.directory import path_in
 from spoolq.spool.index import Index, Row, look_row
 from spoolq.spool.meta import Meta, read_meta
-from spoolq.spool.names import Name, format_name
+from spoolq.spool.names import Name, format_name, parse_name
 from spoolq.spool.rebuilding import row_of_file
 from spoolq.spool.session import Session
 
@@ -58,10 +59,28 @@ def _follow(session: Session, index: Index, row: Row, directory: str, text: str,
 
 
 def _without_nonce(session: Session, directory: str, text: str, name: Name) -> Name:
-    """Put back by hand from `cur/`: the claim's nonce means nothing in `new/`."""
+    """Put back by hand from `cur/`: the claim's nonce means nothing in `new/`. Another file of that name stays."""
     plain = name._replace(nonce=None)
-    session.directory.move(f"{directory}/{text}", path_in(directory, plain))
+    with contextlib.suppress(FileNotFoundError, FileExistsError):  # RACE: moved again. Or a twin: scan sees to it.
+        session.directory.files.rename_new(f"{directory}/{text}", path_in(directory, plain))
     return plain
+
+
+def adopt_claim(session: Session, index: Index, id: str, nonce: str) -> bool:
+    """Whether `cur/` holds this very delivery although its row says otherwise; the row is then made so.
+
+    After a commit that failed, or by somebody who had no index: the name is the claim, and its receipt is good.
+    """
+    directory = session.directory
+    for text in directory.names(directory.cur):
+        if text[:36] == id and (name := parse_name(text)) is not None and name.nonce == nonce:
+            row = index.row(id)
+            if row is None:
+                put_row(session, index, directory.cur, name)
+            elif row.state != "claimed" or row.nonce != nonce:
+                _follow(session, index, row, directory.cur, text, name)
+            return True
+    return False
 
 
 def mend_ready(session: Session, index: Index) -> None:

@@ -41,14 +41,6 @@ def path_of(session: Session, row: Row) -> str:
     return f"{session.directory.of_state(row.state)}/{name_of(row)}"
 
 
-def fenced(index: Index, id: str, nonce: str, op: str) -> Row:
-    """The row of this very delivery, or LeaseLost."""
-    row = index.row(id)
-    if row is None or row.nonce != nonce or row.state != "claimed":
-        raise lease_lost(id, op, row)
-    return row
-
-
 def lease_lost(id: str, op: str, row: Row | None) -> LeaseLost:
     """The error for a receipt whose claim has ended."""
     now = "is gone" if row is None or row.state == "settled" else f"is {row.state} now"

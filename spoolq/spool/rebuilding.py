@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+import stat
+from collections.abc import Container, Iterator
 
 from spoolq.clock import Clock, id_time_ms
 from spoolq.errors import storage_error
@@ -17,6 +18,7 @@ from spoolq.interfaces import Progress
 from spoolq.settings import Settings
 from spoolq.spool import index as sql
 from spoolq.spool.directory import STATE_DIRECTORIES, QueueDirectory
+from spoolq.spool.files import not_regular
 from spoolq.spool.index import Key, Row
 from spoolq.spool.meta import Meta, read_meta
 from spoolq.spool.names import Name, format_name, is_id, parse_name
@@ -73,8 +75,15 @@ def row_of_file(
         expires_at_ms=expires,
         grp=meta.arrival.group,
         has_meta=int(has_meta),
-        reason=summary(meta.history[-1].reason) if meta.history else None,
+        reason=_reason(meta, found),
     )
+
+
+def _reason(meta: Meta, found: os.stat_result) -> str | None:
+    """Of the last delivery; what was never one, and is not a regular file, says by itself why it is dead."""
+    if meta.history:
+        return summary(meta.history[-1].reason)
+    return None if stat.S_ISREG(found.st_mode) else not_regular(found.st_mode)
 
 
 def summary(reason: str) -> str:
@@ -192,34 +201,47 @@ def _drop(directory: QueueDirectory, path: str) -> None:
         directory.files.unlink_if_there(path + suffix)
 
 
-def separate_twins(directory: QueueDirectory, clock: Clock) -> int:
-    """One id in several places: of one inode the later state stays, a copy by hand gets a new id. Under the lock."""
-    ids: dict[str, tuple[str, str]] = {}
-    twins = 0
+def separate_twins(directory: QueueDirectory, clock: Clock, named: Container[str] = ()) -> int:
+    """One id in several places: of one inode the later state stays, a copy by hand gets a new id. Under the lock.
+
+    named: paths that rows call for; of several copies such a one keeps the id, else the later state does.
+    """
+    places: dict[str, list[str]] = {}
     for kind in STATE_DIRECTORIES:
-        path = f"{directory.base}/{kind}"
-        for text in directory.names(path):
+        for text in directory.names(f"{directory.base}/{kind}"):
             name = parse_name(text)
-            if name is None:
-                continue
-            first = ids.setdefault(name.id, (path, text))
-            if first != (path, text):
-                _separate(directory, clock, f"{first[0]}/{first[1]}", path, text, name)
-                twins += 1
+            if name is not None:
+                places.setdefault(name.id, []).append(f"{directory.base}/{kind}/{text}")
+    twins = 0
+    for paths in places.values():
+        if len(paths) > 1:
+            twins += len(paths) - 1
+            copies = _drop_links(directory, paths)
+            copies.sort(key=lambda path: path not in named)
+            for path in copies[1:]:
+                _rename_copy(directory, clock, path)
     return twins
 
 
-def _separate(directory: QueueDirectory, clock: Clock, kept: str, path: str, text: str, name: Name) -> None:
-    """The second of two files with one id. Nothing is deleted on doubt: only another name of the same inode."""
-    twin = f"{path}/{text}"
-    try:
-        same = os.path.samestat(os.lstat(kept), os.lstat(twin))
-    except FileNotFoundError:  # RACE: moved by hand meanwhile.
-        return
-    if same:
-        log.warning("twin.removed path=%s kept=%s", twin, kept)
-        directory.files.unlink_if_there(twin)
-        return
+def _drop_links(directory: QueueDirectory, paths: list[str]) -> list[str]:
+    """Of the names of one inode only the first stays; which ones stay. Nothing else is ever deleted on doubt."""
+    kept: dict[tuple[int, int], str] = {}
+    for path in paths:
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:  # RACE: moved by hand meanwhile.
+            continue
+        first = kept.setdefault((found.st_dev, found.st_ino), path)
+        if first != path:
+            log.warning("twin.removed path=%s kept=%s", path, first)
+            directory.files.unlink_if_there(path)
+    return list(kept.values())
+
+
+def _rename_copy(directory: QueueDirectory, clock: Clock, path: str) -> None:
+    place, _, text = path.rpartition("/")
+    name = parse_name(text)
+    assert name is not None
     renamed = name._replace(id=clock.new_id())
-    log.warning("twin.renamed path=%s id=%s", twin, renamed.id)
-    directory.files.rename_new(twin, f"{path}/{format_name(*renamed)}")
+    log.warning("twin.renamed path=%s id=%s", path, renamed.id)
+    directory.files.rename_new(path, f"{place}/{format_name(*renamed)}")

@@ -99,6 +99,7 @@ class Scanner:
     def _look_at(self, texts: list[str]) -> int:
         """One slice of the listing: which of it has no row, and which of it are drops."""
         named: dict[str, tuple[str, Name]] = {}
+        odd: list[tuple[str, Name]] = []
         strange: list[str] = []
         for text in texts:
             name = parse_name(text)
@@ -107,28 +108,36 @@ class Scanner:
             elif name.nonce is None and name.id not in named:
                 named[name.id] = (text, name)
             else:
-                self._put_right(text, name)
+                # Of two with one id it may be the first one that is not the row's.
+                odd += filter(None, ((text, name), named.get(name.id)))
         self._strange.update(strange)
         strange.sort()
         with self._session.look() as db:
-            missing = named.keys() - look_waiting_among(db, list(named))
-        found = self._add_missing([named[id] for id in sorted(missing)]) if missing else 0
+            known = look_waiting_among(db, list(named))
+        missing = [each for _, each in sorted(named.items()) if (*each[1][:4], each[1].label) not in known]
+        found = self._add_missing(missing) if missing else 0
+        found += sum(self._put_right(text, name) for text, name in odd)
         return found + (self._drops.take_in(strange) if strange else 0)
 
-    def _put_right(self, text: str, name: Name) -> None:
-        """Put back by hand with its nonce, or a second file of one id: rename it to what it should be called."""
-        directory = self._directory
+    def _put_right(self, text: str, name: Name) -> int:
+        """Put back by hand with its nonce, or a second file of one id: it gets the name it should have, and a row."""
+        directory, path = self._directory, f"{self._directory.new}/{text}"
         with self._session.write() as index:
             row = index.row(name.id)
             plain = name._replace(nonce=None)
-            if (
-                row is not None
-                and row.state in ("ready", "scheduled")
-                and os.path.lexists(f"{directory.new}/{moves.name_of(row)}")
-            ):
-                plain = plain._replace(id=self._session.clock.new_id())
-            directory.move(f"{directory.new}/{text}", path_in(directory.new, plain))
-        self._session.scan_due = True
+            if row is not None and row.state in ("ready", "scheduled"):
+                own = moves.path_of(self._session, row)
+                if own == path:
+                    return 0
+                if os.path.lexists(path) and os.path.lexists(own):
+                    return self._separate(index, path, own, plain)
+            try:
+                directory.files.rename_new(path, path_in(directory.new, plain))
+            except FileNotFoundError:  # RACE: moved by hand again.
+                return 0
+            except FileExistsError:
+                return self._separate(index, path, path_in(directory.new, plain), plain)
+            return self._add(index, format_name(*plain), plain)
 
     def _add_missing(self, missing: list[tuple[str, Name]]) -> int:
         found = 0
@@ -138,7 +147,7 @@ class Scanner:
         return found
 
     def _add(self, index: Index, text: str, name: Name) -> int:
-        """A file in `new/` whose row is not there, or says that it is elsewhere. Under the lock."""
+        """A file in `new/` whose row is not there, or says that it is elsewhere, or called otherwise. Under the lock."""
         path = f"{self._directory.new}/{text}"
         if not os.path.lexists(path) or not self._is_finished(path):
             return 0
@@ -147,16 +156,16 @@ class Scanner:
             mending.put_row(self._session, index, self._directory.new, name)
             log.info("row.added id=%s", name.id)
             return 1
-        if row.state in ("ready", "scheduled"):
+        own = moves.path_of(self._session, row)
+        if own == path:
             return 0
-        own = f"{self._directory.of_state(row.state)}/{moves.name_of(row)}"
         if row.state != "settled" and os.path.lexists(own):
             return self._separate(index, path, own, name)
         mending.mend(self._session, index, [row])
         return 1
 
     def _separate(self, index: Index, path: str, own: str, name: Name) -> int:
-        """`cp done/... new/`: a copy by hand is another message. Another name of the same inode is a crash."""
+        """A copy by hand (`cp done/... new/`) is another message. Another name of the same inode is a crash."""
         if os.path.samestat(os.lstat(path), os.lstat(own)):
             self._directory.remove(path)
             return 0
