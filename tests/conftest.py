@@ -24,9 +24,23 @@ def check_spool(path: Path, **options: Any) -> None:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Path]:
+def fast_path(tmp_path: Path) -> Iterator[Path]:
+    """An empty directory in memory where there is one, for tests that make and remove hundreds of spools."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir():
+        yield tmp_path
+        return
+    path = memory / f"spoolq-{tmp_path.parent.name}-{tmp_path.name}"
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True, mode=0o700)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture
+def spool(fast_path: Path) -> Iterator[Path]:
     """Where a spool may be made; at the end every queue in it is checked."""
-    path = tmp_path / "spool"
+    path = fast_path / "spool"
     yield path
     check_spool(path)
 
@@ -43,17 +57,3 @@ def open_queue(spool: Path) -> Iterator[Callable[..., SpoolQueue]]:
     yield opens
     for queue in reversed(opened):
         queue.close()
-
-
-@pytest.fixture
-def fast_path(tmp_path: Path) -> Iterator[Path]:
-    """An empty directory in memory where there is one, for tests that make and remove hundreds of spools."""
-    memory = Path("/dev/shm")
-    if not memory.is_dir():
-        yield tmp_path
-        return
-    path = memory / f"spoolq-{tmp_path.parent.name}-{tmp_path.name}"
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True, mode=0o700)
-    yield path
-    shutil.rmtree(path, ignore_errors=True)

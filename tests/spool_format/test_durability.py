@@ -84,7 +84,7 @@ def moves(life: Life) -> None:
 
 
 @pytest.fixture
-def live(spool, monkeypatch, tmp_path):
+def live(spool, monkeypatch):
     """All transitions of one durability; the steps of each."""
 
     def live(durability: str) -> dict[str, list[str]]:
@@ -92,7 +92,7 @@ def live(spool, monkeypatch, tmp_path):
         settings = Settings(durability=durability, retention=Retention(done_s=1000))  # type: ignore[arg-type]
         (spool / "queue.toml").write_text(dump(settings))
         recorder, clock = Recorder(spool, monkeypatch), FakeClock()
-        outside = tmp_path / "outside"
+        outside = spool.parent / "outside"
         outside.mkdir()
         with SpoolQueue.open(spool, files=recorder, clock=clock) as queue:
             life = Life(queue, recorder, clock, {})
