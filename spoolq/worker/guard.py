@@ -8,8 +8,9 @@ How no command escapes. The guard must know of a command before the worker can d
 fork. Rejected: a shell or launcher that waits for a word before it executes the command (measured: 1.1 ms instead of
 0.56 for each message, and shells change the environment); starting commands through the guard (its death would take
 their exit statuses with it); `preexec_fn` (unsafe with threads, and no vfork). Instead the guard is told, before the
-fork, the inode of the pipe that will be the command's standard error, and after it, the pid. Of a command whose worker
-died in between it knows the pipe, and finds who has it in /proc: only then, so that it costs nothing.
+fork, two things that only this command will have (the inode of the pipe that is its standard error, the receipt in its
+environment), and after it, the pid. If the worker died in between, it finds in /proc who has them: only then, so that
+it costs nothing.
 
 With the guard killed as well, the command runs on, holds the claim, and no second run starts until it has ended.
 """
@@ -37,7 +38,7 @@ class Guard:
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._commands: dict[int, int] = {}
+        self._commands: dict[int, tuple[str, int]] = {}
         self._left: dict[int, int] = {}
         self._process: subprocess.Popen[bytes] | None = None
         self._write_fd = -1
@@ -48,17 +49,17 @@ class Guard:
         """The guard's pid; None where it could not be started."""
         return self._process.pid if self._process else None
 
-    def starting(self, key: int) -> None:
+    def starting(self, key: int, receipt: str) -> None:
         """A command is about to start, whose standard error is the pipe with this inode."""
         with self._mutex:
-            self._commands[key] = 0
-            self._tell(b"+ %d\n" % key)
+            self._commands[key] = (receipt, 0)
+            self._tell(f"+ {key} {receipt}\n")
 
     def started(self, key: int, pid: int) -> None:
         """It runs, in a process group of its own."""
         with self._mutex:
-            self._commands[key] = pid
-            self._tell(b"= %d %d\n" % (key, pid))
+            self._commands[key] = ("", pid)
+            self._tell(f"= {key} {pid}\n")
 
     def ended(self, key: int) -> None:
         """It has ended, and was waited for, or did not start.
@@ -67,11 +68,11 @@ class Guard:
         many of these the oldest are let go.)
         """
         with self._mutex:
-            self._left[key] = self._commands.pop(key)
+            self._left[key] = self._commands.pop(key)[1]
             gone = [each for each, pid in self._left.items() if not has_group(pid)]
             for each in [*gone, *list(self._left)[:-_LEFT_MAX]]:
                 if self._left.pop(each, None) is not None:
-                    self._tell(b"- %d\n" % each)
+                    self._tell(f"- {each}\n")
 
     def close(self) -> None:
         """End in order. A command that runs even now is killed, as after a death."""
@@ -79,7 +80,7 @@ class Guard:
             if self._process is None:
                 return
             if not self._commands:
-                self._send(b"q\n")
+                self._send("q\n")
             os.close(self._write_fd)
             try:
                 self._process.wait(_GOODBYE_S)
@@ -87,7 +88,7 @@ class Guard:
                 self._kill()
             self._process = None
 
-    def _tell(self, line: bytes) -> None:
+    def _tell(self, line: str) -> None:
         if self._process is None or self._send(line):
             return
         emit(logging.WARNING, "guard.lost", pid=self.pid)
@@ -95,12 +96,12 @@ class Guard:
         os.close(self._write_fd)
         self._left.clear()  # their leaders were waited for, so these numbers may mean others to a new guard
         self._start()
-        for key, pid in self._commands.items():
-            self._send(b"= %d %d\n" % (key, pid) if pid else b"+ %d\n" % key)
+        for key, (receipt, pid) in self._commands.items():
+            self._send(f"= {key} {pid}\n" if pid else f"+ {key} {receipt}\n")
 
-    def _send(self, line: bytes) -> bool:
+    def _send(self, line: str) -> bool:
         try:
-            return os.write(self._write_fd, line) == len(line)
+            return os.write(self._write_fd, line.encode()) == len(line)
         except (BrokenPipeError, BlockingIOError):  # dead, or stopped for so long that the pipe is full
             return False
 

@@ -4,19 +4,21 @@ Run as `python -I -S guard_process.py SESSION`, so it may import nothing of spoo
 that the signals which stop programs are blocked. Standard input is a pipe that only the worker holds open. Lines on it,
 KEY being the inode of the command's standard error:
 
-    + KEY       a command is about to start
-    = KEY PID   it runs, and leads the process group PID
-    - KEY       nothing is left of it, or it did not start
-    q           the worker ends in order: leave at once
+    + KEY RECEIPT   a command is about to start, for this delivery
+    = KEY PID       it runs, and leads the process group PID
+    - KEY           nothing is left of it, or it did not start
+    q               the worker ends in order: leave at once
 
-The end of the pipe without a `q` means that the worker is dead. A command still between fork and exec holds a copy of
-the pipe, so by then each one has its group and its standard error.
+The end of the pipe without a `q` means that the worker is dead.
 """
 
 import os
 import signal
 import sys
+import time
 
+_LOOKS = 50
+_LOOK_EVERY_S = 0.01
 _NO_FD = -1
 _PROCESS_GROUP = 4  # PIDFD_SIGNAL_PROCESS_GROUP, Linux 6.9
 
@@ -26,36 +28,37 @@ class Commands:
 
     def __init__(self, session: int) -> None:
         self._session = session
-        self._starting: set[int] = set()
+        self._starting: dict[int, bytes] = {}
         self._running: dict[int, tuple[int, int]] = {}
 
     def hear(self, line: bytes) -> bool:
         """Take in a line; False for the one that says that all is over."""
-        word, *numbers = line.split()
+        word, *rest = line.split()
         if word == b"q":
             return False
-        key, *pid = map(int, numbers)
+        key = int(rest[0])
         if word == b"+":
-            self._starting.add(key)
+            self._starting[key] = rest[1]
         elif word == b"=":
-            self._starting.discard(key)
-            self._running[key] = (pid[0], open_pidfd(pid[0]))
+            self._starting.pop(key, None)
+            pid = int(rest[1])
+            self._running[key] = (pid, open_pidfd(pid))
         else:
-            self._starting.discard(key)
+            self._starting.pop(key, None)
             self._forget(key)
         return True
 
     def _forget(self, key: int) -> None:
-        _, pidfd = self._running.pop(key, (0, _NO_FD))
-        if pidfd != _NO_FD:
-            os.close(pidfd)
+        close_pidfd(self._running.pop(key, (0, _NO_FD))[1])
 
     def kill(self) -> None:
         """Kill them all."""
         for pid, pidfd in self._running.values():
             kill_group(pid, pidfd, self._session)
-        if self._starting:
-            kill_started(self._starting, self._session)
+        looks = _LOOKS
+        while self._starting and looks and kill_started(self._starting):
+            looks -= 1
+            time.sleep(_LOOK_EVERY_S)
 
 
 def open_pidfd(pid: int) -> int:
@@ -64,6 +67,12 @@ def open_pidfd(pid: int) -> int:
         return os.pidfd_open(pid)
     except (AttributeError, OSError):
         return _NO_FD
+
+
+def close_pidfd(pidfd: int) -> None:
+    """Let go of a handle, or of none."""
+    if pidfd != _NO_FD:
+        os.close(pidfd)
 
 
 def kill_group(pid: int, pidfd: int, session: int) -> None:
@@ -120,24 +129,38 @@ def pids() -> list[int]:
         return []
 
 
-def kill_started(keys: set[int], session: int) -> None:
-    """Kill the commands that a worker started in its last instant and could not tell us of.
+def kill_started(starting: dict[int, bytes]) -> bool:
+    """Kill what a worker started in its last instant and could not tell us of; whether there was any.
 
-    Such a command is known by its standard error, a pipe made for it alone. Looked at after its pidfd is open, so that
-    both are of the same process.
+    It is known by its standard error, a pipe made for it alone, and by the receipt in its environment: it has the one
+    before it executes the command, and cannot lose the other by closing what it inherited.
     """
-    wanted = {f"pipe:[{key}]" for key in keys}
+    pipes = {f"pipe:[{key}]" for key in starting}
+    receipts = [b"SPOOLQ_RECEIPT=%s\0" % receipt for receipt in starting.values()]
+    found = False
     for pid in pids():
-        pidfd = open_pidfd(pid)
-        if pidfd == _NO_FD:
-            continue
+        pidfd = open_pidfd(pid)  # first, so that what is looked at and what is killed are the same process
         try:
-            if os.readlink(f"/proc/{pid}/fd/2") in wanted and is_leader(pid, pidfd):
-                kill_group(pid, pidfd, session)
-        except OSError:  # not ours, or gone
+            if pidfd != _NO_FD and is_of(pid, pipes, receipts):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                found = True
+        except OSError:  # RACE: it ended; or it is not ours
             pass
         finally:
-            os.close(pidfd)
+            close_pidfd(pidfd)
+    return found
+
+
+def is_of(pid: int, pipes: set[str], receipts: list[bytes]) -> bool:
+    """Whether a process has one of these pipes as its standard error, or one of these lines in its environment."""
+    try:
+        if os.readlink(f"/proc/{pid}/fd/2") in pipes:
+            return True
+    except FileNotFoundError:  # it has none
+        pass
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        environ = file.read()
+    return any(receipt in environ for receipt in receipts)
 
 
 def main() -> None:

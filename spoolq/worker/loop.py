@@ -1,7 +1,8 @@
 """The worker: its slots, each in a thread, and how it is told to stop.
 
-The main thread only waits, on a pipe: signal handlers and slots write a byte to it, so that no handler ever takes a
-lock that the code it interrupted may hold.
+The main thread only waits, on a pipe that slots and signals write bytes to. The interpreter itself writes those of
+signals (`set_wakeup_fd`): a handler in Python runs only when the main thread does, and one that has just gone to sleep,
+or whose signal another thread took, would sleep on.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
@@ -26,6 +27,7 @@ from spoolq.worker.stop import Stop
 
 NOTHING_THERE = 3
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STOP = b"s"
 _FAILED = b"f"
 _OVER = b"o"
@@ -104,7 +106,7 @@ class Worker:
         """
         with ExitStack() as stack:
             stack.callback(self._close)
-            stack.enter_context(_signals(self.stop))
+            stack.enter_context(_signals(self._word_fd))
             loops = [SlotLoop(self._job, slot) for slot in self._open_slots(stack)]
             self._handler.open()
             stack.callback(self._handler.close)
@@ -137,7 +139,7 @@ class Worker:
         while running:
             words = self._listen(until_s)
             running -= words.count(_OVER)
-            asked = words.count(_STOP)
+            asked = words.count(_STOP) + sum(map(words.count, _SIGNALS))
             if _FAILED in words and until_s is None:
                 asked = max(asked, 1)
             if not words:  # the grace is over
@@ -197,22 +199,24 @@ class Worker:
 
 
 @contextmanager
-def _signals(stop: Callable[[], None]) -> Iterator[None]:
-    """TERM and INT call `stop`, in the main thread; those that are ignored stay so (nohup, `&` in a script)."""
+def _signals(word_fd: int) -> Iterator[None]:
+    """TERM and INT become words, in the main thread; those that are ignored stay so (nohup, `&` in a script)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def hear(_number: int, _frame: FrameType | None) -> None:
-        stop()
-
-    heard = [n for n in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, hear) for number in heard}
+    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    fd_before = signal.set_wakeup_fd(word_fd, warn_on_full_buffer=False)
+    before = {number: signal.signal(number, _hear) for number in heard}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.set_wakeup_fd(fd_before)
+
+
+def _hear(_number: int, _frame: FrameType | None) -> None:
+    """What matters is that there is a handler: then the interpreter writes the word."""
 
 
 def _check_seconds(what: str, value: float | None) -> None:

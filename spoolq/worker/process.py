@@ -39,6 +39,7 @@ _NO_PIDFD_LOOK_S = 0.02
 class Terms:
     """The terms on which a message is worked on. fds: what the command inherits to hold the claim. Times in seconds."""
 
+    receipt: str
     queue_name: str
     queue_url: str
     stop: Stop
@@ -229,7 +230,7 @@ def run(program: Program, stdin: BinaryIO, terms: Terms, guard: Guard) -> Ending
     """Start a command and see it to its end. OSError and ValueError: it did not start."""
     read_fd, write_fd = os.pipe()
     key = os.fstat(write_fd).st_ino
-    guard.starting(key)
+    guard.starting(key, terms.receipt)
     try:
         try:
             process = subprocess.Popen(

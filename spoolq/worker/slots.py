@@ -109,6 +109,7 @@ class SlotLoop:
     def _terms(self, message: Message) -> Terms:
         job = self._job
         return Terms(
+            receipt=message.receipt,
             queue_name=job.queue.name,
             queue_url=job.queue.url,
             stop=job.stop,

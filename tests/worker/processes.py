@@ -47,7 +47,10 @@ def children(pid: int) -> dict[int, str]:
     found = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
         for child in map(int, (task / "children").read_text().split()):
-            found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+            try:
+                found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
+            except FileNotFoundError:
+                pass
     return found
 
 
@@ -99,16 +102,32 @@ def work(queue: Queue, *command: str, handler: Handler | None = None, **options:
     return Worker(queue, handler or CommandHandler(command), **({"drain": True} | options)).run()
 
 
+class Told(Worker):
+    """A worker that remembers whether it was told to stop."""
+
+    told = False
+
+    def stop(self) -> None:
+        self.told = True
+        super().stop()
+
+    def drain(self) -> None:
+        """Tell it to stop once, and wait until it has heard."""
+        self.stop()
+        wait_for(lambda: self._stop.draining)
+
+
 @contextmanager
-def working(queue: Queue, *command: str, handler: Handler | None = None, **options: Any) -> Iterator[Worker]:
+def working(queue: Queue, *command: str, handler: Handler | None = None, **options: Any) -> Iterator[Told]:
     """A worker in a thread; told to stop at the end, if it has not been, and waited for. It has to exit with 0."""
-    worker = Worker(queue, handler or CommandHandler(command), **({"poll_s": 0.02} | options))
+    worker = Told(queue, handler or CommandHandler(command), **({"poll_s": 0.02} | options))
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(worker.run()))
     thread.start()
     try:
         yield worker
     finally:
-        worker.stop()
+        if not worker.told:
+            worker.stop()
         thread.join(LIMIT_S)
     assert codes == [0]
