@@ -245,9 +245,10 @@ class Drops:
     def _add_row(self, index: Index, ready: _Ready) -> None:
         due = ready.name.due_at_ms
         now = self._session.clock.wall_ms()
-        index.add(
+        state = "ready" if due is None else "scheduled"
+        added = index.add(
             ready.name.id,
-            state="ready" if due is None else "scheduled",
+            state=state,
             priority=ready.name.priority,
             due_at_ms=due,
             attempts=0,
@@ -258,6 +259,8 @@ class Drops:
             expires_at_ms=ready.expires_at_ms,
             has_meta=int(ready.has_meta),
         )
+        if added:
+            index.count_enqueued(state, 1, ready.size)
 
     def _forget_meta(self, ready: _Ready) -> None:
         if ready.has_meta:

@@ -281,7 +281,7 @@ class Index:
         grp: str | None = None,
         has_meta: int = 0,
     ) -> bool:
-        """The row of a message that is in `new/`; False where there is one."""
+        """The row of a message that is in `new/`; False where there is one. The caller counts it (`count_enqueued`)."""
         held = 0 if grp is None else self._join_group(grp, id)
         cursor = self._db.execute(
             _INSERT_NEW,
@@ -301,13 +301,14 @@ class Index:
                 has_meta,
             ),
         )
-        if cursor.rowcount == 0:
-            return False
+        return cursor.rowcount == 1
+
+    def count_enqueued(self, state: str, number: int, body_bytes: int) -> None:
+        """Count messages that were added in this transaction, all in one state."""
         if state == "ready":
-            self._db.execute(_ENQUEUED, (1, body_bytes, 1))
+            self._db.execute(_ENQUEUED, (number, body_bytes, number))
         else:
-            self.count(scheduled=1, scheduled_bytes=body_bytes, enqueued=1)
-        return True
+            self.count(scheduled=number, scheduled_bytes=body_bytes, enqueued=number)
 
     def first_ready(self, count: int, skip: int = 0) -> list[Row]:
         """The next `count` messages in delivery order, after `skip` of them."""

@@ -11,7 +11,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -240,17 +240,25 @@ class Producer:
         """The rows, and a wake-up. What goes wrong here is mended by the next scan, and fails nobody's enqueue."""
         try:
             with self._session.write(min(ROW_BUSY_S, self._session.settings.busy_s)) as index:
-                for prepared in run:
-                    self._add_row(index, prepared)
+                self._add_to(index, run)
         except (TryAgain, StorageError) as error:
             self._session.scan_due = True
             level = logging.INFO if isinstance(error, Busy | IndexDamaged) else logging.WARNING
             log.log(level, "row.left_to_scan messages=%d error=%s", len(run), error.message)
         self._wake()
 
-    def _add_row(self, index: Index, prepared: _Prepared) -> None:
+    def _add_to(self, index: Index, run: Sequence[_Prepared]) -> None:
+        added = [prepared for prepared in run if self._add_row(index, prepared)]
+        for state, some in (
+            ("ready", [each.size for each in added if each.due_at_ms is None]),
+            ("scheduled", [each.size for each in added if each.due_at_ms is not None]),
+        ):
+            if some:
+                index.count_enqueued(state, len(some), sum(some))
+
+    def _add_row(self, index: Index, prepared: _Prepared) -> bool:
         due = prepared.due_at_ms
-        index.add(
+        return index.add(
             prepared.id,
             state="ready" if due is None else "scheduled",
             priority=prepared.new.priority,
@@ -409,7 +417,7 @@ class Producer:
         """The row, and the end of the reservation, in one transaction."""
         try:
             with self._session.write(min(ROW_BUSY_S, self._session.settings.busy_s)) as index:
-                self._add_row(index, plan)
+                self._add_to(index, [plan])
                 until = plan.arrival.dedup_until_ms
                 assert until is not None
                 index.keep_key(key, Key(plan.id, until, False))
