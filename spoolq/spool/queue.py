@@ -251,6 +251,7 @@ class SpoolQueue(Queue):
         self._session.refresh_settings()
         if clock.mono_s() >= self._reap_next_s:
             self._reap(REAP_EVERY_S)
+            self._scan_if_due()
         found = self._consumer.take(holder, count, lease_s)
         if not found:
             found = self._take_after_scan(holder, count, lease_s)
@@ -320,6 +321,15 @@ class SpoolQueue(Queue):
     def _reap_if_due(self) -> None:
         if self._session.clock.mono_s() >= self._reap_next_s:
             self._reap(REAP_WAITING_S)
+
+    def _scan_if_due(self) -> None:
+        """Now and then though there is something ready: drops must not starve behind messages that never end."""
+        if self._scanner.is_due():
+            try:
+                self._scan(SCAN_BUDGET_S)
+            except SpoolqError as error:
+                # What it met is met again when there is nothing else, and said then.
+                log.warning("scan.failed error=%s", error.message)
 
     def _reap(self, every_s: float) -> int:
         self._reap_next_s = self._session.clock.mono_s() + every_s
