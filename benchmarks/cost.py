@@ -35,7 +35,8 @@ def _cycle(base: Path, count: int, done_s: int) -> float:
         def once() -> None:
             queue.enqueue(BODY)
             message = queue.dequeue()
-            assert message is not None and message.body == BODY
+            assert message is not None
+            assert message.body == BODY
             message.ack()
 
         once()
@@ -109,7 +110,5 @@ def run(base: Path, rounds: int, scale: float) -> list[Figure]:
         batch_put.values.append(note("enqueue 100s, process", _put_batch(base, many, "process")) / single)
         batch_power.values.append(note("enqueue 100s, power", _put_batch(base, synced, "power")) / single_power)
         one = note("claim and acknowledge", _claim_and_acknowledge(base, many, 1))
-        batch_claim.values.append(
-            note("claim and acknowledge 100s", _claim_and_acknowledge(base, many, 100)) / one
-        )
+        batch_claim.values.append(note("claim and acknowledge 100s", _claim_and_acknowledge(base, many, 100)) / one)
     return [cycle, kept, put, batch_put, batch_power, batch_claim, *rates.values()]

@@ -1,4 +1,4 @@
-"""The floor: the same file moves, and bare SQLite statements, with nothing around them. No locks, no checks, no counts."""
+"""The floor: the same file moves, and bare SQLite statements. No locks, no checks, no counts."""
 
 from __future__ import annotations
 

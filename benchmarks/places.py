@@ -14,8 +14,9 @@ from spoolq.spool.queue import SpoolQueue
 
 @contextlib.contextmanager
 def place(base: Path) -> Iterator[Path]:
-    """A fresh directory below `base`. On ext4 creating files in a group where many were just unlinked is 20 times slower,
-    so each gets a group of its own (`chattr +T` on the parent).
+    """A fresh directory below `base`, on ext4 in a block group of its own (`chattr +T` on the parent).
+
+    Creating files in a group where many were just unlinked is 20 times slower.
     """
     base.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):

@@ -62,7 +62,9 @@ def table(figures: Sequence[Figure]) -> str:
     return "\n".join(lines)
 
 
-def save(directory: Path, name: str, title: str, command: str, where: dict[str, Any], figures: Sequence[Figure]) -> None:
+def save(
+    directory: Path, name: str, title: str, command: str, where: dict[str, Any], figures: Sequence[Figure]
+) -> None:
     """Write `NAME.json` (raw) and `NAME.md`."""
     directory.mkdir(parents=True, exist_ok=True)
     raw = {"command": command, "machine": where, "figures": [asdict(figure) for figure in figures]}
