@@ -7,28 +7,48 @@ the command line), then the commands by theme. It uses queues only through `inte
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, `sys.argv` unless given, and return its exit status."""
+    _open_output()
+    words = sys.argv[1:] if argv is None else list(argv)
+    as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
+    status = _guarded(lambda: _run(words, as_json), as_json) or _guarded(_flush, as_json)
+    if status:
+        _flush_quietly()
+    return status
+
+
+def _guarded(act: Callable[[], int], as_json: bool) -> int:
+    """Its exit status, with words on standard error where it fails in a way that was expected."""
     from spoolq.cli import failure
 
-    _open_output()
-    argv = sys.argv[1:] if argv is None else list(argv)
-    as_json = "--json" in (argv[: argv.index("--")] if "--" in argv else argv)
     try:
-        status = _run(argv, as_json)
-        sys.stdout.flush()
+        return act()
     except KeyboardInterrupt:
-        status = failure.INTERRUPTED
+        return failure.INTERRUPTED
     except BrokenPipeError:
-        status = failure.PIPE_CLOSED
+        return failure.PIPE_CLOSED
     except (failure.SpoolqError, ValueError, OSError) as error:
-        status = failure.report(error, as_json=as_json)
-    if status:
-        _give_up_output()
-    return status
+        return failure.report(error, as_json=as_json)
+
+
+def _flush() -> int:
+    sys.stdout.flush()
+    return 0
+
+
+def _flush_quietly() -> None:
+    """After a failure: what cannot be written is dropped, or Python tells of it again, its own way, when it ends."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        try:
+            sys.stdout.close()
+        except OSError:
+            pass
 
 
 def _open_output() -> None:
@@ -65,14 +85,3 @@ def _by_typer(argv: Sequence[str], as_json: bool) -> int:
         if not str(error):  # nothing was asked for, and typer has shown the help
             return failure.USAGE
         return failure.report(ValueError(str(error)), as_json=as_json, hint=f"Help: {error.command} --help")
-
-
-def _give_up_output() -> None:
-    """What could not be written (nobody reads it, the disk is full) is not tried, and told, again when Python ends."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        try:
-            sys.stdout.close()
-        except OSError:
-            pass

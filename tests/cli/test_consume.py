@@ -104,6 +104,8 @@ def test_ack_of_a_claim_that_ended_exits_4_and_does_the_others(spoolq):
     assert result.errors.startswith("spoolq: ")
     assert _state(spoolq, good) == "done"
     assert _state(spoolq, lost) == "ready"
+    assert spoolq("ack", lost, "nonsense", ok=False).status == 4  # the first that failed
+    assert spoolq("ack", "nonsense", lost, ok=False).status == 2
 
 
 def test_a_receipt_that_is_none_exits_2_and_does_the_others(spoolq):

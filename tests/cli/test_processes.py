@@ -19,7 +19,7 @@ HEAVY = {"typer", "rich", "pydantic", "asyncio", "email", "http"}
 @pytest.fixture
 def command(tmp_path):
     """`command.run("put", stdin=b"x")` runs a real `spoolq` in an empty directory."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SPOOLQ_")}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("SPOOLQ_", "PYTHON"))}
     environ["PYTHONPATH"] = str(ROOT)
     started: list[subprocess.Popen[bytes]] = []
 
@@ -34,7 +34,7 @@ def command(tmp_path):
         started.append(process)
         return process
 
-    yield SimpleNamespace(run=run, start=start)
+    yield SimpleNamespace(run=run, start=start, environ=environ)
     for process in started:
         process.kill()
         process.wait()
@@ -70,6 +70,17 @@ def test_a_reader_that_leaves_ends_a_command_quietly(command):
     reading.stdout.close()
     assert reading.stderr.read() == b""
     assert reading.wait(10) == 141
+
+
+def test_output_that_nobody_reads_is_no_noise_beside_an_error(command):
+    command.run("put", stdin=b"x")
+    receipt = command.run("get").stderr.decode().strip()
+    process = command.start("ack", receipt, "nonsense", "--json", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert errors.count(b"\n") == 1
+    assert b'"UsageError"' in errors
+    assert process.wait(10) in {2, 141}
 
 
 def test_a_body_that_nobody_reads_is_given_back(command):
@@ -109,7 +120,7 @@ def test_a_large_body_is_streamed(command, tmp_path):
     with open(tmp_path / "large", "wb") as file:
         file.truncate(size)
     limited = ["sh", "-c", 'ulimit -v 400000; exec "$@"', "sh", sys.executable, "-m", "spoolq"]
-    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    environ = command.environ
     with open(tmp_path / "large", "rb") as file:
         subprocess.run([*limited, "put"], cwd=tmp_path, env=environ, stdin=file, check=True, stdout=subprocess.DEVNULL)
     with open(tmp_path / "copy", "wb") as file:
@@ -160,7 +171,7 @@ def test_work_runs_a_command_and_a_function(command, tmp_path):
 
 def test_closed_streams_are_no_crash(command, tmp_path):
     shell = "{0} -m spoolq put <&- 2>err; echo $?; echo x | {0} -m spoolq put >&- 2>>err; echo $?; cat err"
-    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+    environ = command.environ
     ran = subprocess.run(
         ["sh", "-c", shell.format(sys.executable)], cwd=tmp_path, env=environ, capture_output=True, check=True
     )
@@ -172,7 +183,7 @@ def test_closed_streams_are_no_crash(command, tmp_path):
 
 def test_names_that_a_locale_cannot_show_are_spelled_out(command, tmp_path):
     command.run("put", "--name", "日本.txt", stdin=b"x")
-    environ = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    environ = command.environ | {"PYTHONIOENCODING": "ascii"}
     ran = subprocess.run(
         [sys.executable, "-m", "spoolq", "ls"], cwd=tmp_path, env=environ, capture_output=True, check=True
     )
