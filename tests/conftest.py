@@ -13,14 +13,17 @@ from tests.helpers import messages
 
 
 def check_spool(path: Path, **options: Any) -> None:
-    """Each message of each queue is in exactly one directory, and index and files say the same."""
+    """Each message of each queue is in exactly one directory, and index and files say the same.
+
+    A consumer that the test killed may still be in `holders/`: whoever comes next reaps it.
+    """
     if not (path / "FORMAT").exists():
         return
     for name in queues.list_queues(path):
         places = messages(queues.queue_root(path, name))
         assert {id: where for id, where in places.items() if len(where) > 1} == {}, f"{name}: in several places"
         with SpoolQueue.open(path, name, create=False, **options) as queue:
-            assert [*queue.check()] == [], f"queue {name}"
+            assert [each for each in queue.check() if each.kind != "dead_holder"] == [], f"queue {name}"
 
 
 @pytest.fixture

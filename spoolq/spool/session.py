@@ -296,12 +296,12 @@ class Session:
 
     def _refuse_unless_alone(self, version: int) -> None:
         pids = self._users_but_me()
-        if pids:
+        if pids != []:
             raise IndexInUse(
                 f"the index is of version {version}, this spoolq's is {sql.USER_VERSION}",
                 op="open",
                 path=self.directory.index,
-                hint=f"Stop the other spoolq first: pid {', '.join(map(str, pids)) or 'unknown'}",
+                hint=f"Stop the other spoolq first: pid {', '.join(map(str, pids or ())) or 'unknown'}",
             )
 
     def _users_but_me(self) -> list[int] | None:
