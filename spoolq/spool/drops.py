@@ -123,7 +123,7 @@ class Drops:
         if writer is Writer.WRITING:
             self._wait(text, "somebody is writing it")
             return None
-        if writer is Writer.UNKNOWN and not self._at_rest(text, found):
+        if writer is Writer.UNKNOWN and not self.at_rest(text, found):
             self._wait(text, f"changed within the last {self._session.settings.drops.settle_s:g} s")
             return None
         try:
@@ -135,7 +135,7 @@ class Drops:
             return None
         return self._named(text, path, fd, found, writer is Writer.NONE)
 
-    def _at_rest(self, text: str, found: os.stat_result) -> bool:
+    def at_rest(self, text: str, found: os.stat_result) -> bool:
         """Where no lease can be had: size and change time, which `cp -p` cannot set, have not moved for settle_s."""
         settle_s = self._session.settings.drops.settle_s
         now = self._session.clock.mono_s()

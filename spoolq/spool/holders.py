@@ -119,7 +119,7 @@ def process_start(pid: int) -> int:
 
 
 def is_alive(directory: QueueDirectory, name: str) -> bool:
-    """Whether the lock on a holder's file is held. A file that is not there proves nothing: dead."""
+    """Whether the lock on a holder's file is held. No file: dead. One that we may not open: alive, for all we know."""
     import portalocker
     from portalocker.portalocker import FlockLocker
 
@@ -127,6 +127,8 @@ def is_alive(directory: QueueDirectory, name: str) -> bool:
         fd = os.open(f"{directory.holders}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False
+    except PermissionError:
+        return True
     try:
         FlockLocker().lock(fd, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
     except portalocker.exceptions.AlreadyLocked:

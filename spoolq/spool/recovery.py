@@ -63,7 +63,8 @@ class Recovery:
         return reaped
 
     def _is_dead(self, holder: str) -> bool:
-        return holder not in self._session.holders and not is_alive(self._directory, holder)
+        with translated("reap", self._directory.holders):
+            return holder not in self._session.holders and not is_alive(self._directory, holder)
 
     def _reap_holder(self, holder: str) -> int:
         reaped = self._sliced(lambda index: self._reap_claims_of(index, holder))

@@ -123,6 +123,8 @@ class Scanner:
         """Put back by hand with its nonce, or a second file of one id: it gets the name it should have, and a row."""
         directory, path = self._directory, f"{self._directory.new}/{text}"
         with self._session.write() as index:
+            if not self._is_finished(path):
+                return 0
             row = index.row(name.id)
             plain = name._replace(nonce=None)
             if row is not None and row.state in ("ready", "scheduled"):
@@ -187,7 +189,9 @@ class Scanner:
         except UnsafeFile:
             return True
         try:
-            if take_lease(fd) is Writer.WRITING:
+            writer = take_lease(fd)
+            unknown = writer is Writer.UNKNOWN and not self._drops.at_rest(os.path.basename(path), os.fstat(fd))
+            if writer is Writer.WRITING or unknown:
                 self._later = True
                 return False
         finally:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,14 @@ class ChildError(Exception):
 class Child:
     """A Python process with a queue open, told what to do as at a prompt: `child("message = queue.dequeue()")`.
 
-    `start` gives a line without waiting for its answer, `result` waits for it.
+    `start` gives a line without waiting for its answer, `result` waits for it. without: capabilities of root that it
+    is not to have.
     """
 
-    def __init__(self, spool: Path, name: str = "default", **options: Any) -> None:
+    def __init__(self, spool: Path, name: str = "default", *, without: Sequence[str] = (), **options: Any) -> None:
         argv = [sys.executable, str(Path(__file__).with_name("prompt.py")), str(spool), name, json.dumps(options)]
+        if without:
+            argv = ["setpriv", f"--bounding-set=-{',-'.join(without)}", *argv]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(argv, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.pid = self.process.pid
