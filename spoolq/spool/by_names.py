@@ -40,7 +40,7 @@ class NamesOnly(Index):
         return None
 
     def first_ready_one(self, skip: int = 0) -> Row | None:
-        """The next in delivery order, by a listing of `new/`; messages of a group wait for the index, which has them."""
+        """The next in delivery order, by a listing of `new/`; messages of a group wait for the index."""
         if self._waiting is None:
             self._waiting = self._listed()
         while skip < len(self._waiting):

@@ -20,11 +20,12 @@ from spoolq.models import Attempt, State
 from spoolq.retry import delay_s as retry_delay_s
 from spoolq.spool import mending, moves
 from spoolq.spool.by_names import NamesOnly
+from spoolq.spool.directory import path_in
 from spoolq.spool.files import open_message
 from spoolq.spool.holders import Holder, to_base36
 from spoolq.spool.index import Index, Row
 from spoolq.spool.meta import Arrival, read_arrival
-from spoolq.spool.names import format_name
+from spoolq.spool.names import clean_name, format_name, parse_name
 from spoolq.spool.probe import Writer, lease_holds, take_lease
 from spoolq.spool.session import IndexDamaged, Session, translated
 
@@ -333,8 +334,22 @@ class Consumer:
             index.change(row, claimed)
             mending.mend(self._session, index, [claimed])
             return moves.lease_lost(id, "acknowledge", index.row(id))
-        if row.state == "done":
+        label = self._keep_product(id, name)
+        if label is not None:
+            index.change(row, row._replace(state="done", label=label))
+        elif row.state == "done":
             index.change(row, row._replace(state="settled"))
+        return None
+
+    def _keep_product(self, id: str, name: str) -> str | None:
+        """What the consumer made of the file beside it (`gzip {}`): to `done/`, since it is this message; its label."""
+        for text in self._directory.names(self._directory.cur):
+            if text.startswith(name) and (parsed := parse_name(name)) is not None:
+                label = clean_name(text[text.index(",n=") + 3 :] if parsed.label else text[len(name) :])
+                self._directory.move(
+                    f"{self._directory.cur}/{text}", path_in(self._directory.done, parsed._replace(label=label))
+                )
+                return label
         return None
 
     def _after_acknowledging(self, ids: list[str], kept: bool) -> None:

@@ -603,7 +603,7 @@ def look_row(db: sqlite3.Connection, id: str) -> Row | None:
 
 
 def look_waiting_among(db: sqlite3.Connection, ids: Sequence[str]) -> set[tuple[str, int, int | None, int, str | None]]:
-    """What the rows of these, at most a few hundred, say of names in `new/`: id, priority, due time, attempts, label."""
+    """What the rows of these (a few hundred) say of names in `new/`: id, priority, due time, attempts, label."""
     marks = ", ".join("?" * len(ids))
     return set(
         db.execute(
@@ -629,25 +629,35 @@ def look_page(
     db: sqlite3.Connection, state: State, conditions: Sequence[tuple[str, Any]], after: Sequence[Any], limit: int
 ) -> list[Row]:
     """A page of a state, after the row with the key `after` (see `page_key`)."""
-    order, parts = _ORDERS[state]
-    where = ["state = ?"]
-    if state in ("done", "dead"):
-        where.append("state IN ('done', 'dead')")
-    values: list[Any] = [state]
-    for condition, value in conditions:
-        where.append(condition)
-        values.append(value)
-    if after:
-        where.append(f"({', '.join(parts)}) > ({', '.join('?' * len(parts))})")
-        values += after
-        if state == "ready":
-            # The row value alone would be compared with every row before it; this bounds the walk through the index.
-            where.append("held >= ?")
-            values.append(after[0])
+    order, _ = _ORDERS[state]
     # The state stands in the text, so that the partial indexes are used.
-    text = f"SELECT {_COLUMNS} FROM messages WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"
-    text = text.replace("state = ?", f"state = '{state}'", 1)
-    return [Row._make(row) for row in db.execute(text, (*values[1:], limit))]
+    where = [f"state = '{state}'", *(condition for condition, _ in conditions)]
+    values = [value for _, value in conditions]
+    rows: list[Row] = []
+    for range_, bounds in _ranges(state, after):
+        text = f"SELECT {_COLUMNS} FROM messages WHERE {' AND '.join([*where, range_])} ORDER BY {order} LIMIT ?"
+        rows += map(Row._make, db.execute(text, (*values, *bounds, limit - len(rows))))
+        if len(rows) >= limit:
+            break
+    return rows
+
+
+def _ranges(state: State, after: Sequence[Any]) -> list[tuple[str, Sequence[Any]]]:
+    """What comes after a key, as ranges of the state's index, each of which is one seek."""
+    if state == "ready":
+        if not after:
+            return [("held >= 0", ())]
+        held, priority, id = after[0], -after[1], after[2]
+        return [
+            ("held = ? AND priority = ? AND id > ?", (held, priority, id)),
+            ("held = ? AND priority < ?", (held, priority)),
+            ("held > ?", (held,)),
+        ]
+    index = ["state IN ('done', 'dead')"] if state in ("done", "dead") else []
+    if after:
+        parts = _ORDERS[state][1]
+        index.append(f"({', '.join(parts)}) > ({', '.join('?' * len(parts))})")
+    return [(" AND ".join(index) or "1", after)]
 
 
 def look_page_ids(db: sqlite3.Connection, state: State, conditions: Sequence[tuple[str, Any]], limit: int) -> list[str]:

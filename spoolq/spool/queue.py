@@ -608,8 +608,7 @@ class SpoolQueue(Queue):
         return Check(self._session, self._drops, fix=fix, progress=progress).run()
 
     def rebuild(self, *, progress: Progress | None = None) -> int:
-        with self._session.alone():
-            return self._session.rebuild_files(progress)
+        return self._session.rebuild(progress)
 
     def wait(self, timeout_s: float) -> bool:
         validate.check_wait(timeout_s)

@@ -149,7 +149,7 @@ class Scanner:
         return found
 
     def _add(self, index: Index, text: str, name: Name) -> int:
-        """A file in `new/` whose row is not there, or says that it is elsewhere, or called otherwise. Under the lock."""
+        """A file in `new/` whose row is not there, or says it is elsewhere, or called otherwise. Under the lock."""
         path = f"{self._directory.new}/{text}"
         if not os.path.lexists(path) or not self._is_finished(path):
             return 0

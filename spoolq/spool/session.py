@@ -261,9 +261,12 @@ class Session:
         alone = self._users_but_me() == []
         index = None if removed else self._believed(alone)
         if index is None:
-            self.rebuild_files()
+            self._make_anew(None)
             index = Index(self.directory.index)
-        # The first write makes the WAL, whose identity is compared from now on.
+        return self._opened(index)
+
+    def _opened(self, index: Index) -> Index:
+        """The first write makes the WAL, whose identity is compared from now on."""
         index.begin(self.clock.wall_ms())
         index.set_info(boot=self._boot, mount=self._mount)
         index.commit()
@@ -327,8 +330,18 @@ class Session:
         self.directory.files.sync_directory(self.directory.base)
         return clean
 
-    def rebuild_files(self, progress: Progress | None = None) -> int:
-        """Make the index anew from the files, in place of the one that is there. Under the lock."""
+    def rebuild(self, progress: Progress | None = None) -> int:
+        """Make the index anew from the files, in place of the one that is there, and open it."""
+        with self.alone():
+            self._check_still_there()
+            count = self._make_anew(progress)
+            # What was made just now is whole: it must not be doubted for want of a WAL, and made once more.
+            self._index = self._opened(Index(self.directory.index))
+            self._identity = self._identity_now()
+        return count
+
+    def _make_anew(self, progress: Progress | None) -> int:
+        """Make the index anew. Under the lock."""
         self._close_index()
         count = rebuilding.rebuild(
             self.directory, self.clock, self.settings, boot=self._boot, mount=self._mount, progress=progress

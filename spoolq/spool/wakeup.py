@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ class Wakeup:
         self._watches: list[tuple[Any, Any]] = []
         self._instance: InotifyFD | None = None
         self._listeners: list[Callable[[], None]] = []
-        self._dropped: set[str] = set()
+        self._dropped: deque[str] = deque()
         self._broken = True
         self._refused = False
         self._closed = False
@@ -77,7 +78,7 @@ class Wakeup:
             if name[0] == "." or parse_name(name) is not None:
                 # Its enqueuer touches `wake` once the row is there.
                 return
-            self._dropped.add(name)
+            self._dropped.append(name)
         self.notify()
 
     def on_watch_deleted(self, wd: Any) -> None:
@@ -138,8 +139,7 @@ class Wakeup:
 
     def dropped(self) -> set[str]:
         """Names that came into `new/` since the last time this was asked."""
-        names, self._dropped = self._dropped, set()
-        return names
+        return {self._dropped.popleft() for _ in range(len(self._dropped))}
 
     def wait(self, seen: int, timeout_s: float) -> bool:
         """Wait until `count` is not `seen` any more; False after the time."""
