@@ -43,7 +43,7 @@ class CommandHandler(Handler):
         if not argv or not argv[0]:
             raise ValueError("there is no command to run; it is given after --")
         self.argv = tuple(argv)
-        self.label = " ".join(argv)[:_LABEL_CHARS]
+        self.label = " ".join(argv)[:_LABEL_CHARS].strip()
         self._executable = find_executable(argv[0])
         self._environ = dict(os.environb)
         self._guard: Guard | None = None
@@ -85,6 +85,7 @@ class CommandHandler(Handler):
             "ID": message.id,
             "ATTEMPT": str(message.attempts),
             "NAME": message.name or "",
+            "ORIGINAL_NAME": message.original_name or message.name or "",
             "RECEIPT": message.receipt,
             "PATH": path,
             "HEADERS": json.dumps(dict(message.headers), ensure_ascii=False),

@@ -111,9 +111,10 @@ class Worker:
             self._handler.open()
             stack.callback(self._handler.close)
             emit(logging.INFO, "worker.started", queue=self._queue.name, handler=self._handler.label, slots=len(loops))
-            for number, loop in enumerate(loops):
-                threading.Thread(target=self._run, args=(loop,), name=f"spoolq-slot-{number}", daemon=True).start()
-            self._supervise(len(loops))
+            threads = [self._start(loop, number) for number, loop in enumerate(loops)]
+            self._supervise(len(threads))
+            for thread in [] if self._stuck else threads:
+                thread.join()
             code = self._result(sum(loop.handled for loop in loops))
         emit(logging.INFO, "worker.stopped", exit_code=code)
         return code
@@ -126,6 +127,11 @@ class Worker:
         """Closed at the end in any case: a slot that is stuck in a handler gives its message back."""
         label = self._handler.label
         return [stack.enter_context(self._queue.slot(label)) for _ in range(self._concurrency)]
+
+    def _start(self, loop: SlotLoop, number: int) -> threading.Thread:
+        thread = threading.Thread(target=self._run, args=(loop,), name=f"spoolq-slot-{number}", daemon=True)
+        thread.start()
+        return thread
 
     def _run(self, loop: SlotLoop) -> None:
         try:

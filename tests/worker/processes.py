@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -35,28 +34,36 @@ def wait_for(what: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs. A zombie does not: nothing in a container may ever wait for it."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    """Whether a process runs. A zombie does not: in a container nothing may ever wait for it."""
+    return read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] not in [[], ["Z"], ["X"]]
 
 
 def children(pid: int) -> dict[int, str]:
     """Pid and command line of a process's children."""
     found = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
-        for child in map(int, (task / "children").read_text().split()):
-            try:
-                found[child] = Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")
-            except FileNotFoundError:
-                pass
+        for child in read(task / "children").split():
+            found[int(child)] = read(Path(f"/proc/{child}/cmdline")).replace("\0", " ")
     return found
+
+
+def read(path: Path) -> str:
+    """What is there; nothing where the process has ended."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def guard_of(pid: int) -> int:
     """The guard of a worker."""
     return int(wait_for(lambda: next((p for p, line in children(pid).items() if "guard_process" in line), 0)))
+
+
+def is_told(guard: int, pid: int) -> bool:
+    """Whether the guard knows of a command: then it has a pidfd of it."""
+    infos = [read(path) for path in Path(f"/proc/{guard}/fdinfo").iterdir()]
+    return any(f"Pid:\t{pid}\n" in info for info in infos)
 
 
 def kill(pid: int) -> None:
@@ -72,29 +79,27 @@ def pid_in(path: Path) -> int:
 # Workers
 
 
-@contextmanager
-def worker_process(spool: Path, *command: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A worker in a process of its own; killed at the end, if it has not ended."""
-    argv = [sys.executable, str(Path(__file__).with_name("work.py")), str(spool), json.dumps(options), *command]
-    process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    reader = threading.Thread(target=_copy, args=(process,), daemon=True)
-    reader.start()
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
+class Workers:
+    """Workers as people start them, `spoolq work`, each in a process of its own; killed at the end."""
+
+    def __init__(self, spool: Path) -> None:
+        self.spool = spool
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-m", "spoolq", "work", "--spool", str(self.spool), *arguments]
+        process = subprocess.Popen(argv, cwd=self.spool.parent, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        self._started.append(process)
+        return process
+
+    def run(self, *arguments: str) -> int:
+        """Until it ends; its exit status."""
+        return self.start(*arguments).wait(LIMIT_S)
+
+    def kill_all(self) -> None:
+        for process in self._started:
             process.kill()
-        process.wait()
-        reader.join(LIMIT_S)
-        assert process.stderr is not None
-        process.stderr.close()
-
-
-def _copy(process: subprocess.Popen[bytes]) -> None:
-    """Its log to ours, so that pytest shows it with a failure."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        sys.stderr.write(line.decode("utf-8", "replace"))
+            process.wait()
 
 
 def work(queue: Queue, *command: str, handler: Handler | None = None, **options: Any) -> int:

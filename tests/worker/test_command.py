@@ -162,6 +162,7 @@ def test_the_environment_says_the_rest(queue, tmp_path):
     assert json.loads(found.pop("HEADERS")) == headers
     assert found.pop("PATH").startswith("/")
     assert found.pop("RECEIPT").startswith(f"{id}.")
+    assert found.pop("ORIGINAL_NAME") in {"a b.txt", "a_b.txt"}
     assert found == {"ID": id, "ATTEMPT": "1", "NAME": "a_b.txt", "QUEUE": "default", "SPOOL": "memory:default"}
 
 
