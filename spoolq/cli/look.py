@@ -1,4 +1,4 @@
-"""What only looks: ls, search, show, stats."""
+"""What only looks: ls, search, show."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, cast

@@ -11,7 +11,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from spoolq.cli import main
+from tests.conftest import check_spool
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,11 @@ class _Stream(io.TextIOWrapper):
 
 
 @pytest.fixture
-def spoolq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run a command line: arguments, what is on standard input, and whether a person sits there."""
+def spoolq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+    """Run a command line: arguments, what is on standard input, and whether a person sits there.
+
+    At the end every spool that was made is checked.
+    """
     monkeypatch.chdir(tmp_path)
     for name in ("SPOOLQ_SPOOL", "SPOOLQ_QUEUE", "COLUMNS", "NO_COLOR", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
@@ -94,7 +98,10 @@ def spoolq(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Res
             assert status == 0, result.errors
         return result
 
-    return run
+    yield run
+    monkeypatch.undo()
+    for spool in tmp_path.iterdir():
+        check_spool(spool)
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tests.conftest import check_spool
+
 ROOT = Path(__file__).parents[2]
 HEAVY = {"typer", "rich", "pydantic", "asyncio", "email", "http"}
 
@@ -41,6 +43,7 @@ def command(tmp_path):
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream:
                 stream.close()
+    check_spool(tmp_path / "spool")
 
 
 def test_a_message_goes_through_processes_and_statuses_say_how_it_went(command):
@@ -196,8 +199,11 @@ def test_top_draws_until_q_is_pressed(command, tmp_path, until):
     watching = command.start("top", "--every", "1h", stdin=theirs, stdout=theirs, stderr=subprocess.PIPE)
     os.close(theirs)
     drawn = b""
-    while b"q ends" not in drawn:
-        drawn += os.read(ours, 65536)
+    try:
+        while b"q ends" not in drawn:
+            drawn += os.read(ours, 65536)
+    except OSError:  # it ended by itself
+        pytest.fail(watching.stderr.read().decode())
     assert b"default" in drawn
     os.write(ours, b"q")
     try:
