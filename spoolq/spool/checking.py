@@ -19,7 +19,7 @@ from spoolq.spool.drops import Drops
 from spoolq.spool.holders import is_alive
 from spoolq.spool.index import Index, Row
 from spoolq.spool.meta import read_arrival
-from spoolq.spool.names import Name, is_id, parse_name
+from spoolq.spool.names import Name, is_holder, is_id, parse_name
 from spoolq.spool.rebuilding import separate_twins
 from spoolq.spool.session import Session, translated
 
@@ -208,7 +208,10 @@ class Check:
 
     def _check_rest(self) -> None:
         for text in self._directory.names(self._directory.holders):
-            if not is_alive(self._directory, text) and text not in self._session.holders:
+            if not is_holder(text):
+                path = f"{self._directory.holders}/{text}"
+                self._say("strange", f"holders/ holds {text!r}: no consumer's", "nothing: move it away", path=path)
+            elif not is_alive(self._directory, text) and text not in self._session.holders:
                 self._say(
                     "dead_holder", f"holders/{text} is of a consumer that has died", "its claims go back", fixed=False
                 )

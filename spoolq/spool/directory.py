@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from spoolq.clock import Clock
 from spoolq.spool.files import Files
 from spoolq.spool.names import Name, format_name, parse_name
 
@@ -54,6 +55,10 @@ class QueueDirectory:
     def temporary(self, name: str) -> str:
         """A path in `tmp/`."""
         return f"{self.tmp}/{name}"
+
+    def aside(self, name: str) -> str:
+        """A path in `tmp/` that is nobody else's. Not by pid: in a container that is the same at every start."""
+        return f"{self.tmp}/{name}.{Clock().new_id()}"
 
     def meta_path(self, id: str) -> str:
         """Where the metadata of a message is."""

@@ -6,6 +6,7 @@ asked whether somebody lives.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -129,6 +130,10 @@ def is_alive(directory: QueueDirectory, name: str) -> bool:
         return False
     except PermissionError:
         return True
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # a link is no proof
+            return False
+        raise
     try:
         FlockLocker().lock(fd, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
     except portalocker.exceptions.AlreadyLocked:

@@ -22,6 +22,7 @@ _NAME = re.compile(
 )
 _ID_ALONE = re.compile(_ID, re.ASCII)
 _NONCE_ALONE = re.compile(_NONCE, re.ASCII)
+_HOLDER = re.compile(r"[0-9a-z]{6}", re.ASCII)
 _PLAIN_LABEL = re.compile(r"[A-Za-z0-9._+@%-]{1,120}", re.ASCII)
 _QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 _KEPT_SIGNS = frozenset("._+@%-")
@@ -82,6 +83,11 @@ def is_id(text: str) -> bool:
 def is_nonce(text: str) -> bool:
     """Whether this is a nonce."""
     return _NONCE_ALONE.fullmatch(text) is not None
+
+
+def is_holder(text: str) -> bool:
+    """Whether a file in `holders/` may be a consumer's."""
+    return _HOLDER.fullmatch(text) is not None
 
 
 def is_queue_name(text: str) -> bool:

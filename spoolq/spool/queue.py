@@ -102,7 +102,7 @@ class SpoolQueue(Queue):
         self._scan_mutex = threading.Lock()
         self._holder_mutex = threading.Lock()
         self._holder: Holder | None = None
-        self._reap_next_s = 0.0
+        self._reaped_s = float("-inf")
         self._keep_next_s = 0.0
         self._holder_seen_s = 0.0
         self._producer.room.relief = lambda: self._cleanup.make_room(self._producer.room)
@@ -249,8 +249,7 @@ class SpoolQueue(Queue):
         validate.check_lease(lease_s)
         clock = self._session.clock
         self._session.refresh_settings()
-        if clock.mono_s() >= self._reap_next_s:
-            self._reap(REAP_EVERY_S)
+        if self._reap_if_due(REAP_EVERY_S):
             self._scan_if_due()
         found = self._consumer.take(holder, count, lease_s)
         if not found:
@@ -273,7 +272,7 @@ class SpoolQueue(Queue):
         self._wakeup.watch()
         while True:
             seen = self._wakeup.count
-            self._reap_if_due()
+            self._reap_if_due(REAP_WAITING_S)
             self._take_in_dropped()
             if self._may_have_something():
                 found = self._consumer.take(holder, count, lease_s) or self._take_after_scan(holder, count, lease_s)
@@ -286,7 +285,7 @@ class SpoolQueue(Queue):
 
     def _has_something(self) -> bool:
         """Whether a dequeue would find something, as far as a look and a scan tell."""
-        self._reap_if_due()
+        self._reap_if_due(REAP_WAITING_S)
         self._take_in_dropped()
         if not self._may_have_something():
             return False
@@ -318,9 +317,12 @@ class SpoolQueue(Queue):
             timeout_s = min(timeout_s, max(0.001, (due - self._session.clock.wall_ms()) / 1000))
         return self._wakeup.wait(seen, timeout_s)
 
-    def _reap_if_due(self) -> None:
-        if self._session.clock.mono_s() >= self._reap_next_s:
-            self._reap(REAP_WAITING_S)
+    def _reap_if_due(self, every_s: float) -> bool:
+        """Whether it was this long ago, by whoever came here last."""
+        due = self._session.clock.mono_s() >= self._reaped_s + every_s
+        if due:
+            self._reap()
+        return due
 
     def _scan_if_due(self) -> None:
         """Now and then though there is something ready: drops must not starve behind messages that never end."""
@@ -331,8 +333,8 @@ class SpoolQueue(Queue):
                 # What it met is met again when there is nothing else, and said then.
                 log.warning("scan.failed error=%s", error.message)
 
-    def _reap(self, every_s: float) -> int:
-        self._reap_next_s = self._session.clock.mono_s() + every_s
+    def _reap(self) -> int:
+        self._reaped_s = self._session.clock.mono_s()
         try:
             return self._recovery.reap()
         except SpoolqError as error:
@@ -548,7 +550,7 @@ class SpoolQueue(Queue):
 
     def maintain(self, *, budget_s: float = 0.02) -> bool:
         self._session.refresh_settings()
-        self._reap_if_due()
+        self._reap_if_due(REAP_WAITING_S)
         self._take_in_dropped()
         if self._scanner.is_due():
             self._scan(budget_s)
@@ -603,7 +605,7 @@ class SpoolQueue(Queue):
         while self._scan(1.0) or self._scanner.is_running():
             pass
         if fix:
-            self._reap(REAP_EVERY_S)
+            self._reap()
             self._recovery.adopt_claims()
         return Check(self._session, self._drops, fix=fix, progress=progress).run()
 

@@ -125,15 +125,13 @@ def _lay_out(directory: QueueDirectory, settings: Settings | None) -> None:
             os.close(files.open_lock(path))
         if settings is not None:
             text = settings_module.dump(settings)
-            files.write_whole(
-                directory.temporary(f"queue.toml.{os.getpid()}"), directory.settings, text.encode(), sync=True
-            )
-        temporary = directory.temporary(f"FORMAT.{os.getpid()}")
+            files.write_whole(directory.aside("queue.toml"), directory.settings, text.encode(), sync=True)
+        temporary = directory.aside("FORMAT")
         files.write_whole(temporary, directory.format, FORMAT_TEXT.encode(), sync=True)
 
 
 def _make_ballast(directory: QueueDirectory) -> None:
-    temporary = directory.temporary(f"ballast-{os.getpid()}")
+    temporary = directory.aside("ballast")
     try:
         directory.files.allocate(temporary, BALLAST_BYTES)
         directory.files.rename(temporary, directory.ballast)
@@ -166,7 +164,7 @@ def create_queue(spool: Path, name: str, settings: Settings | None = None) -> No
         root = queue_root(spool, name)
         if root.exists():
             raise QueueExists(f"there is a queue {name!r} already", op="create_queue", path=root)
-        aside = Path(parent.temporary(f"queue-{name}-{os.getpid()}"))
+        aside = Path(parent.aside(f"queue-{name}"))
         parent.files.mkdir(os.fspath(aside))
         try:
             _lay_out(QueueDirectory(aside, parent.files, parent.ballast), settings)

@@ -19,7 +19,7 @@ from spoolq.spool.files import open_message
 from spoolq.spool.holders import is_alive, read_holder
 from spoolq.spool.index import BUCKETS_S, Counts, Row
 from spoolq.spool.meta import Meta, read_meta
-from spoolq.spool.names import holder_of
+from spoolq.spool.names import holder_of, is_holder
 from spoolq.spool.session import Session
 
 
@@ -209,7 +209,7 @@ class Reading:
         with self._session.look() as db:
             claims = Counter(holder_of(nonce) for nonce, _ in sql.look_claims(db))
         directory = self._session.directory
-        names = set(directory.names(directory.holders)) | {name for name in claims if name is not None}
+        names = set(filter(is_holder, directory.names(directory.holders))) | {name for name in claims if name}
         return [self._holder(name, claims[name]) for name in sorted(names)]
 
     def _holder(self, name: str, claims: int) -> HolderInfo:

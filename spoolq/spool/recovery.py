@@ -21,7 +21,7 @@ from spoolq.spool.files import open_message
 from spoolq.spool.holders import is_alive
 from spoolq.spool.index import Index, Row
 from spoolq.spool.meta import read_arrival
-from spoolq.spool.names import is_id, parse_name
+from spoolq.spool.names import is_holder, is_id, parse_name
 from spoolq.spool.probe import Writer, take_lease
 from spoolq.spool.rebuilding import deadline_boot_ms
 from spoolq.spool.session import Session, translated
@@ -183,14 +183,26 @@ class Recovery:
         """What the dead left: in `tmp/`, `meta/` and `holders/`, and rows and keys whose time is over; how many."""
         swept = self._sweep_rows()
         with translated("sweep", self._directory.base):
-            swept += sum(self._sweep_temporary(text) for text in os.listdir(self._directory.tmp))
+            swept += sum(self._each(self._sweep_temporary, text) for text in os.listdir(self._directory.tmp))
             swept += self._sweep_meta()
-            for holder in self._directory.names(self._directory.holders):
-                if self._is_dead(holder) and not self._has_claims(holder):
-                    swept += self._files.unlink_if_there(f"{self._directory.holders}/{holder}")
+            holders = filter(is_holder, self._directory.names(self._directory.holders))
+            swept += sum(self._each(self._sweep_holder, holder) for holder in holders)
         if swept:
             log.info("sweep.done removed=%d", swept)
         return swept
+
+    def _each(self, sweep: Callable[[str], bool], text: str) -> bool:
+        """One entry that cannot be removed, whatever it is, must not keep the rest."""
+        try:
+            return sweep(text)
+        except OSError as error:
+            log.warning("sweep.left name=%r error=%s", text, error)
+            return False
+
+    def _sweep_holder(self, holder: str) -> bool:
+        if not self._is_dead(holder) or self._has_claims(holder):
+            return False
+        return self._files.unlink_if_there(f"{self._directory.holders}/{holder}")
 
     def _has_claims(self, holder: str) -> bool:
         with self._session.look() as db:
@@ -219,7 +231,8 @@ class Recovery:
             found = os.lstat(path)
         except FileNotFoundError:
             return False
-        if self._session.clock.wall_ms() / 1000 - found.st_mtime < LITTER_AGE_S:
+        # Its change time too: a file that was just moved here keeps the time of its last write.
+        if self._session.clock.wall_ms() / 1000 - max(found.st_mtime, found.st_ctime) < LITTER_AGE_S:
             return False
         if stat.S_ISDIR(found.st_mode):
             self._files.remove_tree(path)
@@ -236,21 +249,28 @@ class Recovery:
             part = ids[start : start + SLICE]
             with self._session.look() as db:
                 orphans = set(part) - sql.look_known_among(db, part)
-            swept += sum(self._sweep_orphan(id) for id in orphans)
+            swept += sum(self._sweep_orphan(id) for id in self._old_orphans(orphans))
         return swept
 
+    def _old_orphans(self, ids: set[str]) -> list[str]:
+        """Those that are not just being enqueued, and of which no file is left: a message may be without its row."""
+        now_s = self._session.clock.wall_ms() / 1000
+        old = [id for id in ids if now_s - _mtime_s(self._directory.meta_path(id), now_s) >= LITTER_AGE_S]
+        places = self._directory.locate(old) if old else {}
+        return [id for id in old if not places[id]]
+
     def _sweep_orphan(self, id: str) -> bool:
-        path = self._directory.meta_path(id)
-        now = self._session.clock.wall_ms()
-        try:
-            age_s = now / 1000 - os.lstat(path).st_mtime
-        except FileNotFoundError:
-            return False
         until = read_arrival(self._directory, id).dedup_until_ms
-        # A message without a row may be there: only what is old is judged by its row alone.
-        if age_s < LITTER_AGE_S or (until is not None and until > now):
+        if until is not None and until > self._session.clock.wall_ms():
             return False
-        return self._files.unlink_if_there(path)
+        return self._files.unlink_if_there(self._directory.meta_path(id))
+
+
+def _mtime_s(path: str, default: float) -> float:
+    try:
+        return os.lstat(path).st_mtime
+    except FileNotFoundError:
+        return default
 
 
 def _in_use(path: str) -> bool:

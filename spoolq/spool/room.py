@@ -97,7 +97,7 @@ class Room:
             return False
         self._look()
         if self._left_bytes > 2 * BALLAST_BYTES:
-            temporary = directory.temporary(f"ballast-{os.getpid()}")
+            temporary = directory.aside("ballast")
             try:
                 directory.files.allocate(temporary, BALLAST_BYTES)
                 directory.files.rename(temporary, directory.ballast)

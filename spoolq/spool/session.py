@@ -425,7 +425,7 @@ class Session:
     def _mark_clean(self) -> None:
         size = os.stat(self.directory.index).st_size
         self.directory.files.write_whole(
-            self.directory.temporary(f"clean.{os.getpid()}"), self.directory.clean_mark, str(size).encode(), sync=True
+            self.directory.aside("clean"), self.directory.clean_mark, str(size).encode(), sync=True
         )
 
     def abandon(self) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ def child(spool: Path) -> Iterator[Callable[..., Child]]:
     """`child(name="default", **options)`: a process that has a queue of `spool` open; killed at the end."""
     started: list[Child] = []
 
-    def start(name: str = "default", **options: object) -> Child:
+    def start(name: str = "default", **options: Any) -> Child:
         started.append(Child(spool, name, **options))
         return started[-1]
 
