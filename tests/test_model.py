@@ -39,7 +39,7 @@ SETTINGS = st.builds(
     Settings,
     durability=st.just("process"),
     max_attempts=st.integers(1, 3),
-    ttl_s=st.sampled_from([0.0, 0.0, 40.0]),
+    ttl_s=st.sampled_from([0.0, 0.0, 0.0, 40.0]),
     dedup_window_s=st.sampled_from([30.0, 300.0]),
     retry=st.just(Retry(list_s=(5.0, 0.0, 60.0))),
     retention=st.builds(
@@ -51,13 +51,13 @@ NEW = st.fixed_dictionaries(
     {},
     optional={
         "priority": st.sampled_from([0, 4, 5, 9]),
-        "delay_s": st.sampled_from([0.0, 2.0, 20.0, 400.0]),
+        "delay_s": st.sampled_from([0.0, 0.0, 0.0, 2.0, 20.0, 400.0]),
         "headers": st.just({"k": "wert ✓"}),
         "content_type": st.just("text/plain"),
         "name": st.sampled_from(["report.csv", "ü.txt"]),
-        "dedup_key": st.sampled_from(["a", "b"]),
-        "group": st.sampled_from(["g", "g", "h"]),
-        "ttl_s": st.sampled_from([0.0, 4.0, 60.0]),
+        "dedup_key": st.sampled_from([None, None, "a", "b"]),
+        "group": st.sampled_from([None, "g", "g", "h"]),
+        "ttl_s": st.sampled_from([None, None, 0.0, 4.0, 60.0]),
     },
 )
 LEASES = st.sampled_from([None, None, 5.0, 50.0])
@@ -88,6 +88,23 @@ BY_ID: dict[str, Callable[[Queue, str], object]] = {
     "redrive": lambda queue, id: queue.dead_letters.redrive([id]),
     "purge": lambda queue, id: queue.dead_letters.purge([id]),
     "read": lambda queue, id: whole(queue.read_body(id)),
+}
+
+
+ON_THE_QUEUE: dict[str, Callable[[Queue], object]] = {
+    "redrive all": lambda queue: queue.dead_letters.redrive(),
+    "redrive some": lambda queue: queue.dead_letters.redrive(
+        [info.id for info in queue.dead_letters.list(limit=2).messages]
+    ),
+    "redrive the buried": lambda queue: queue.dead_letters.redrive(where=Filter(reason="BURIED")),
+    "redrive the tried": lambda queue: queue.dead_letters.redrive(where=Filter(min_attempts=2)),
+    "redrive the named": lambda queue: queue.dead_letters.redrive(where=Filter(name="report")),
+    "purge": lambda queue: queue.purge(),
+    "purge the settled": lambda queue: queue.purge(("done", "dead")),
+    "clean": lambda queue: queue.clean() and None,
+    "pause": lambda queue: queue.pause(),
+    "resume": lambda queue: queue.resume(),
+    "resume again": lambda queue: queue.resume(),
 }
 
 
@@ -226,6 +243,8 @@ class ModelAndSpool(RuleBasedStateMachine):
         self.index_was_removed = False
         self.is_sound = False
         self.bodies = 0
+        for _ in range(3):
+            self.enqueue({})
 
     def open_spool(self) -> Queue:
         from spoolq.spool.queue import SpoolQueue
@@ -263,10 +282,10 @@ class ModelAndSpool(RuleBasedStateMachine):
 
         self.both(call)
 
-    @rule(many=st.lists(NEW, max_size=4))
+    @precondition(lambda self: self.model.queue.settings.limits == Limits())
+    @rule(many=st.lists(NEW, min_size=1, max_size=4))
     def enqueue_many(self, many: list[dict[str, Any]]) -> None:
-        if self.model.queue.settings.limits != Limits():
-            return  # how many of a batch fit before it is refused is not promised
+        """Without limits: how many of a batch fit before one is refused is not promised."""
         messages = [NewMessage(body=b"%d" % (self.bodies + number), **each) for number, each in enumerate(many, 1)]
         self.bodies += len(many)
 
@@ -277,17 +296,17 @@ class ModelAndSpool(RuleBasedStateMachine):
 
         self.both(call)
 
-    @rule(lease_s=LEASES)
-    def dequeue(self, lease_s: float | None) -> None:
-        def call(side: Side) -> list[object]:
+    @rule(count=st.integers(1, 3), lease_s=LEASES)
+    def dequeue(self, count: int, lease_s: float | None) -> None:
+        self.both(lambda side: side.took(side.queue.dequeue_many(count, lease_s=lease_s)))
+
+    @rule(how=st.sampled_from([*sorted(SETTLE), *["acknowledge", "requeue at once"] * 2]), lease_s=LEASES)
+    def dequeue_and_settle(self, how: str, lease_s: float | None) -> None:
+        def call(side: Side) -> object:
             message = side.queue.dequeue(lease_s=lease_s)
-            return side.took([] if message is None else [message])
+            return message and (side.took([message]), outcome(lambda: SETTLE[how](side.queue, message.receipt)))
 
         self.both(call)
-
-    @rule(count=st.integers(1, 4), lease_s=LEASES)
-    def dequeue_many(self, count: int, lease_s: float | None) -> None:
-        self.both(lambda side: side.took(side.queue.dequeue_many(count, lease_s=lease_s)))
 
     @precondition(lambda self: self.model.receipts)
     @rule(how=st.sampled_from(sorted(SETTLE)), which=ANY, late_s=st.sampled_from([0.0, 0.0, 60.0]))
@@ -321,36 +340,22 @@ class ModelAndSpool(RuleBasedStateMachine):
         number = which % len(self.model.ids)
         self.both(lambda side: BY_ID[how](side.queue, side.ids[number]))
 
-    @rule(seconds=st.sampled_from([1.0, 5.0, 30.0, 400.0, 4000.0]))
+    @rule(seconds=st.sampled_from([1.0, 5.0, 5.0, 30.0, 30.0, 400.0, 4000.0]))
     def time_passes(self, seconds: float) -> None:
         self.let_pass(seconds)
 
     @precondition(lambda self: self.clock_jumps)
     @rule(by_s=st.sampled_from([-3600, -20, 20, 3600]))
     def clock_is_set(self, by_s: int) -> None:
-        """Somebody sets the wall clock."""
+        """Somebody sets the wall clock, though not while it is open whether a due message was made ready by it."""
+        if any(self.spool.is_due(info) for info in self.spool.queue.list("scheduled", limit=1000).messages):
+            return
         self.clock.set_wall(self.clock.wall_ms() + by_s * 1000)
         self.let_pass(1.5)
 
-    @rule(where=st.sampled_from([None, Filter(reason="BURIED"), Filter(min_attempts=2), Filter(name="report")]))
-    def redrive(self, where: Filter | None) -> None:
-        self.both(lambda side: side.queue.dead_letters.redrive(where=where))
-
-    @rule(states=st.sampled_from([("ready",), ("scheduled",), ("done", "dead"), ("ready", "scheduled")]))
-    def purge(self, states: Any) -> None:
-        self.both(lambda side: side.queue.purge(states))
-
-    @rule()
-    def clean(self) -> None:
-        self.both(lambda side: side.queue.clean() and None)
-
-    @rule()
-    def pause(self) -> None:
-        self.both(lambda side: side.queue.pause())
-
-    @rule()
-    def resume(self) -> None:
-        self.both(lambda side: side.queue.resume())
+    @rule(how=st.sampled_from(sorted(ON_THE_QUEUE)))
+    def change_the_queue(self, how: str) -> None:
+        self.both(lambda side: ON_THE_QUEUE[how](side.queue))
 
     # What happens to them
 

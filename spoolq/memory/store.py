@@ -235,7 +235,7 @@ class MemoryStore:
         """Back after a delay, the attempt counted; dead after the last one."""
         self.totals["failed"] += 1
         if entry.attempts >= self.settings.max_attempts:
-            self._die(entry, "dead", reason, details)
+            self._die(entry, "dead", reason or (details and details.reason) or "failed", details)
             return entry.state
         self._unplace(entry)
         self._note(entry, outcome, reason, details)
@@ -245,8 +245,7 @@ class MemoryStore:
         return entry.state
 
     def bury(self, entry: Entry, reason: str, details: Attempt | None) -> None:
-        """Given up by its consumer."""
-        self.totals["failed"] += 1
+        """Given up by its consumer: a decision, not a failure."""
         self._die(entry, "dead", reason, details)
 
     def extend(self, entry: Entry, lease_s: float) -> None:

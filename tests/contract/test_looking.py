@@ -279,7 +279,7 @@ def test_counts_and_bytes_of_every_state(queue):
 
 
 def test_totals_count_what_happened(engine):
-    """Enqueued, acknowledged, failed and dead, whatever has become of the messages."""
+    """Enqueued, acknowledged, failed (counted and given back) and dead, whatever has become of the messages."""
     queue = engine.make_queue(Settings(max_attempts=2))
     queue.enqueue_many([b"1", b"2", b"3"])
     queue.dequeue().ack()

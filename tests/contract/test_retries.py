@@ -101,6 +101,15 @@ def test_the_last_attempt_ends_in_a_dead_letter(engine):
     assert queue.dequeue() is None
 
 
+def test_a_last_failure_without_a_reason_has_one(engine):
+    """Dead letters are looked at by reason: "failed" where nobody said more."""
+    queue = engine.make_queue(Settings(max_attempts=1))
+    message_id = queue.enqueue(b"x")
+    queue.dequeue().requeue()
+    assert queue.get(message_id).reason == "failed"
+    assert list(queue.dead_letters.reasons()) == [("failed", 1)]
+
+
 def test_one_attempt_is_enough_where_the_queue_says_so(engine):
     """max_attempts = 1: the first failure is the end."""
     queue = engine.make_queue(Settings(max_attempts=1))
