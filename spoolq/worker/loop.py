@@ -27,7 +27,7 @@ from spoolq.worker.stop import Stop
 
 NOTHING_THERE = 3
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _STOP = b"s"
 _FAILED = b"f"
 _OVER = b"o"
@@ -101,8 +101,8 @@ class Worker:
     def run(self) -> int:
         """Work, once for each Worker; the exit status: 0, 3 where `once` found nothing, 78 for what cannot be run, 5...
 
-        In the main thread, TERM and INT stop it: the first drains, the second, or the end of the grace, ends what is
-        in hand and gives it back uncounted. Raises what opening the slots raises.
+        In the main thread, TERM, INT and HUP stop it: the first drains, the second, or the end of the grace, ends what
+        is in hand and gives it back uncounted. Raises what opening the slots raises.
         """
         with ExitStack() as stack:
             stack.callback(self._close)
@@ -206,7 +206,7 @@ class Worker:
 
 @contextmanager
 def _signals(word_fd: int) -> Iterator[None]:
-    """TERM and INT become words, in the main thread; those that are ignored stay so (nohup, `&` in a script)."""
+    """TERM, INT and HUP become words, in the main thread; those that are ignored stay so (nohup, `&` in a script)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

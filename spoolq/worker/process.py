@@ -184,6 +184,7 @@ class Run:
             self._cause = cause
             self._kill_s = kill_s
             self._signal(signal.SIGTERM)
+            self._signal(signal.SIGCONT)  # one that is stopped, by a terminal say, would not hear it
         elif self._kill_s is not None:
             self._kill_s = min(self._kill_s, kill_s)
 

@@ -281,6 +281,12 @@ def test_a_timeout_kills_what_outlives_the_leader(queue, tmp_path):
     wait_for(lambda: not lives(pid_in(out)))
 
 
+def test_a_command_that_is_stopped_hears_its_timeout(queue):
+    id = queue.enqueue(b"")
+    work(queue, "sh", "-c", "trap 'echo heard >&2; exit 9' TERM; kill -STOP $$; sleep 60", timeout_s=0.1)
+    assert (history(queue, id).stderr, history(queue, id).exit_status) == ("heard\n", 9)
+
+
 def test_a_command_within_its_time_is_left_alone(queue):
     id = queue.enqueue(b"")
     work(queue, "sh", "-c", "exit 0", timeout_s=30)

@@ -144,7 +144,7 @@ def test_a_worker_stopped_past_its_asked_lease_ends_its_command_and_settles_noth
 # Stopped
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_the_first_signal_lets_what_is_in_hand_finish(queue, workers, tmp_path, number):
     script = f"while [ ! -e {tmp_path}/go ]; do sleep 0.01; done"
     worker = workers.start("--", "sh", "-c", once_it_runs(tmp_path / "pid", script))
