@@ -128,7 +128,7 @@ class Stats:
 
     Totals count since the index was made. oldest_ready_at_ms: when the oldest deliverable message became ready, or
     None. wait and process histograms: pairs of (upper bound in s, how many at most that), cumulative, since the
-    index was made.
+    index was made; the last bound is None, which stands for no bound.
     """
 
     queue: str
@@ -148,8 +148,8 @@ class Stats:
     dead_total: int = 0
     oldest_ready_at_ms: int | None = None
     paused: bool = False
-    wait_histogram: tuple[tuple[float, int], ...] = ()
-    process_histogram: tuple[tuple[float, int], ...] = ()
+    wait_histogram: tuple[tuple[float | None, int], ...] = ()
+    process_histogram: tuple[tuple[float | None, int], ...] = ()
     wait_sum_s: float = 0.0
     process_sum_s: float = 0.0
 

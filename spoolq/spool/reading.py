@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -247,9 +248,10 @@ def _minute(now: Counts, then: Counts) -> Minute:
     )
 
 
-def _histogram(buckets: Sequence[int]) -> tuple[tuple[float, int], ...]:
-    total, found = 0, []
+def _histogram(buckets: Sequence[int]) -> tuple[tuple[float | None, int], ...]:
+    total = 0
+    found: list[tuple[float | None, int]] = []
     for bound, count in zip(BUCKETS_S, buckets, strict=True):
         total += count
-        found.append((bound, total))
+        found.append((bound if math.isfinite(bound) else None, total))
     return tuple(found)
