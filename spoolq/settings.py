@@ -1,7 +1,7 @@
 """A queue's settings: their names, defaults and limits, `queue.toml` and the SPOOLQ_ variables.
 
-Layer 0: imports nothing of spoolq but its errors. Never creates or writes a file; whoever makes a queue writes what
-`dump` returns.
+Layer 0: imports nothing of spoolq but its errors and `plain_check`. Never creates or writes a file; whoever makes a
+queue writes what `dump` returns.
 
 Most commands run on defaults, and `spoolq put` has 150 ms for everything, so `Settings()` is a plain dataclass that
 nothing has to validate: pydantic, annotated_types and tomllib are imported when there is something to read.
@@ -15,6 +15,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from spoolq.errors import SettingsError, storage_error
+from spoolq.plain_check import accepted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -180,6 +181,14 @@ def parse(data: Mapping[str, Any], *, source: str = "", origins: Mapping[str, st
 
     `source` is the file it came from, for the error; `origins` names the variable a single key came from instead.
     """
+    quick: Settings | None = accepted(Settings, data)
+    if quick is not None:
+        return quick
+    return _judged(data, source, origins or {})
+
+
+def _judged(data: Mapping[str, Any], source: str, origins: Mapping[str, str]) -> Settings:
+    """What pydantic says of it."""
     from pydantic import ValidationError
 
     adapter = _adapter()
@@ -189,7 +198,7 @@ def parse(data: Mapping[str, Any], *, source: str = "", origins: Mapping[str, st
     try:
         return adapter.validate_json(text, strict=True)
     except ValidationError as error:
-        raise _refusal(error, data, source, origins or {}) from None
+        raise _refusal(error, data, source, origins) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
