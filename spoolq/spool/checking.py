@@ -212,14 +212,21 @@ class Check:
                 path = f"{self._directory.holders}/{text}"
                 self._say("strange", f"holders/ holds {text!r}: no consumer's", "nothing: move it away", path=path)
             elif not is_alive(self._directory, text) and text not in self._session.holders:
-                self._say(
-                    "dead_holder", f"holders/{text} is of a consumer that has died", "its claims go back", fixed=False
-                )
+                self._check_dead_holder(text)
         for kind in STATE_DIRECTORIES:
             directory = f"{self._directory.base}/{kind}"
             if stat.S_IMODE(os.stat(directory).st_mode) & stat.S_IWOTH:
                 self._say("mode", f"everybody may write to {directory}", f"nothing: chmod o-w '{directory}'")
         self._check_meta()
+
+    def _check_dead_holder(self, text: str) -> None:
+        """Its claims are the reaper's; without any, its file is litter."""
+        with self._session.look() as db:
+            removed = self._fix and text not in sql.look_holders(db)
+        if removed:
+            self._directory.remove(f"{self._directory.holders}/{text}")
+        what = f"holders/{text} is of a consumer that has died"
+        self._say("dead_holder", what, "its claims go back, then its file goes", fixed=removed)
 
     def _check_meta(self) -> None:
         ids = [text[:36] for text in self._directory.names(self._directory.meta) if is_id(text[:36])]

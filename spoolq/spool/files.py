@@ -138,6 +138,10 @@ class Files:
             code = ctypes.get_errno()
             if code not in (errno.EINVAL, errno.ENOSYS):
                 raise OSError(code, os.strerror(code), source, None, target)
+        if os.path.isdir(source) and not os.path.islink(source):
+            # A directory has no links; a rename fails where the target is there and not empty.
+            os.rename(source, target)
+            return
         # A file system or system without it: a link fails where the target is there.
         os.link(source, target, follow_symlinks=False)
         os.unlink(source)

@@ -117,14 +117,25 @@ def back_to_new(
     return new
 
 
-def to_dead(session: Session, index: Index, row: Row, reason: str, entry: Attempt | None, **totals: int) -> Row | None:
-    """Any state to `dead/`; None where the file is not where the row says. totals: as in `back_to_new`."""
+def to_dead(
+    session: Session,
+    index: Index,
+    row: Row,
+    reason: str,
+    entry: Attempt | None,
+    *,
+    attempts: int | None = None,
+    **totals: int,
+) -> Row | None:
+    """Any state to `dead/`; None where the file is not where the row says. attempts, totals: as in `back_to_new`."""
     noted = note(session, row, entry)
-    name = Name(row.id, row.priority, row.due_at_ms, row.attempts, None, row.label)
+    attempts = row.attempts if attempts is None else attempts
+    name = Name(row.id, row.priority, row.due_at_ms, attempts, None, row.label)
     if not session.directory.move(path_of(session, row), path_in(session.directory.dead, name)):
         return None
     new = noted._replace(
         state="dead",
+        attempts=attempts,
         nonce=None,
         held=0,
         claimed_at_ms=None,

@@ -605,8 +605,8 @@ class SpoolQueue(Queue):
         while self._scan(1.0) or self._scanner.is_running():
             pass
         if fix:
-            self._reap()
             self._recovery.adopt_claims()
+            self._reap()
         return Check(self._session, self._drops, fix=fix, progress=progress).run()
 
     def rebuild(self, *, progress: Progress | None = None) -> int:

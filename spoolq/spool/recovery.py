@@ -14,7 +14,6 @@ import os
 import stat
 from collections.abc import Callable
 
-from spoolq.models import Attempt
 from spoolq.spool import index as sql
 from spoolq.spool import mending, moves
 from spoolq.spool.files import open_message
@@ -123,7 +122,7 @@ class Recovery:
         counted = row._replace(attempts=attempts)
         if attempts >= self._session.settings.max_attempts:
             entry = moves.history_entry(counted, "dead", reason, now)
-            moved = self._to_dead(index, row, counted, reason, entry)
+            moved = moves.to_dead(self._session, index, row, reason, entry, attempts=attempts, failed=1)
         else:
             entry = moves.history_entry(counted, outcome, reason, now)
             moved = moves.back_to_new(self._session, index, row, attempts=attempts, entry=entry, failed=1)
@@ -131,15 +130,6 @@ class Recovery:
             mending.mend(self._session, index, [row])
         else:
             log.info("claim.reaped id=%s attempt=%d now=%s reason=%s", row.id, attempts, moved.state, reason)
-
-    def _to_dead(self, index: Index, row: Row, counted: Row, reason: str, entry: Attempt) -> Row | None:
-        if counted.attempts == row.attempts:
-            return moves.to_dead(self._session, index, row, reason, entry, failed=1)
-        # By hand: counted in the name first, so that what is in dead/ tells the truth.
-        if not self._directory.move(moves.path_of(self._session, row), moves.path_of(self._session, counted)):
-            return None
-        index.change(row, counted)
-        return moves.to_dead(self._session, index, counted, reason, entry, failed=1)
 
     # Time to live
 

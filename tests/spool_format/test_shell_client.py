@@ -93,6 +93,7 @@ def test_claim_leaves_alone_what_is_not_to_be_had(queue, sh, spool):
     due = "01890a5d-ac96-774b-bcce-b302099a8058,p=9,t=1690000000000,n=x"
     (spool / "new" / due).write_bytes(b"due")
     assert Path(sh('spoolq_claim "$spool"')).name == due
+    queue.check(fix=True)
 
 
 def test_requeue(queue, sh):
