@@ -319,6 +319,10 @@ class Queue(ABC):
     ) -> int:
         """Delete every message in these states for good; returns how many. "claimed" is refused."""
 
+    def stored_settings(self) -> Settings:
+        """The settings as they are kept, without what this process's environment sets over them."""
+        return self.settings
+
     @abstractmethod
     def change_settings(self, settings: Settings) -> None:
         """Make these the queue's settings: here at once, in other processes within half a second."""
@@ -343,7 +347,10 @@ class Queue(ABC):
 
     @abstractmethod
     def wait(self, timeout_s: float) -> bool:
-        """Wait until there may be something to claim; False after `timeout_s`. A hint, never a promise."""
+        """Wait until there may be something to claim; False after `timeout_s`. A hint, never a promise.
+
+        Where something is ready already it returns at once, so who does not claim needs a pace of its own.
+        """
 
     @abstractmethod
     def close(self) -> None:

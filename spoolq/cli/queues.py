@@ -87,7 +87,7 @@ def settings(
     name, changes = (words[0], words[1:]) if words and "=" not in words[0] else (queue, words)
     with session.opened(spool, name) as target:
         if changes:
-            target.change_settings(changed(target.settings, changes))
+            target.change_settings(changed(target.stored_settings(), changes))
         if as_json:
             emit(asdict(target.settings))
         elif not changes:

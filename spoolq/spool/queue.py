@@ -542,6 +542,9 @@ class SpoolQueue(Queue):
             moves.remove_meta(self._session, [row.id for row in rows if row.has_meta])
         return len(rows)
 
+    def stored_settings(self) -> Settings:
+        return settings_module.load(Path(self._directory.settings), {})
+
     def change_settings(self, settings: Settings) -> None:
         settings_module.parse(dataclasses.asdict(settings))
         self._session.change_settings(settings)
