@@ -7,12 +7,15 @@
     │   └── QueueNotFound    no queue has this name, or it was deleted while open
     ├── TryAgain                                                                               exit 75
     │   ├── Busy             somebody held the write lock for longer than `busy_s`
+    │   ├── Unreachable      no server answers; nothing was changed
     │   └── Full
     │       ├── DiskFull     the disk's reserve is reached, or the system said ENOSPC or EDQUOT
     │       └── QueueFull    `limits.messages` or `limits.bytes` is reached
     ├── MessageTooLarge      the body is over `limits.body_bytes`                                exit 1
     ├── UnsafeFile           not a regular file, or a link: never opened                         exit 1
     ├── StorageError         the system refused an operation: EIO, EROFS, EACCES, EMFILE ...      exit 1
+    │   └── OutcomeUnknown   the connection was lost under a request: it was carried out, or not
+    ├── NotAllowed           the server wants a token, or one that may do this                   exit 1
     ├── SpoolError           what is at this path cannot be used as a spool                      exit 1
     │   ├── NotASpool        it is something else
     │   ├── UnknownFormat    FORMAT names a version this spoolq does not know
@@ -87,6 +90,10 @@ class Busy(TryAgain):
     """The write lock was held for longer than `busy_s`."""
 
 
+class Unreachable(TryAgain):
+    """No server answers there, and nothing was changed."""
+
+
 class Full(TryAgain):
     """There is no room for another message."""
 
@@ -113,6 +120,14 @@ class StorageError(SpoolqError):
     def __init__(self, message: str, *, errno: int = 0, op: str = "", path: str = "", hint: str = "") -> None:
         super().__init__(message, op=op, path=path, hint=hint)
         self.errno = errno
+
+
+class OutcomeUnknown(StorageError):
+    """The connection was lost after the request was sent: it was carried out, or it was not."""
+
+
+class NotAllowed(SpoolqError):
+    """The server wants a token, or one that may do this."""
 
 
 class SpoolError(SpoolqError):
