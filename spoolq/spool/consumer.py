@@ -120,15 +120,21 @@ class Consumer:
         if self._session.is_paused:
             return
         now = self._session.clock.wall_ms()
-        due = index.first_due()
-        if due is not None and due <= now:
-            index.promote(now, PROMOTE_AT_ONCE)
+        looked = index.may_be_scheduled
+        if looked:
+            self._promote(index, now)
         try:
             self._take_up_to(index, holder, count, lease_s, now, taken)
+            if not taken and not looked and self._promote(index, now):
+                self._take_up_to(index, holder, count, lease_s, now, taken)
         except BaseException:
             self._undo(taken)
             taken.clear()
             raise
+
+    def _promote(self, index: Index, now: int) -> bool:
+        due = index.first_due()
+        return due is not None and due <= now and index.promote(now, PROMOTE_AT_ONCE) > 0
 
     def _take_up_to(
         self, index: Index, holder: Holder | None, count: int, lease_s: float | None, now: int, taken: list[_Taken]

@@ -20,6 +20,7 @@ from spoolq.errors import UnsafeFile
 
 COPY_BYTES = 1 << 20
 _OPEN_MESSAGE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1
 
@@ -50,11 +51,7 @@ class Files:
 
     def create(self, path: str) -> int:
         """Create a file that was not there, open it for writing, and return its descriptor."""
-        return self._shared(
-            os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, self.mode)
-        )
-
-    def _shared(self, fd: int) -> int:
+        fd = os.open(path, _CREATE, self.mode)
         if self.shared:
             os.fchmod(fd, self.mode)
         return fd

@@ -248,6 +248,11 @@ class Producer:
         self._wake()
 
     def _add_to(self, index: Index, run: Sequence[_Prepared]) -> None:
+        if len(run) == 1:
+            (one,) = run
+            if self._add_row(index, one):
+                index.count_enqueued("ready" if one.due_at_ms is None else "scheduled", 1, one.size)
+            return
         added = [prepared for prepared in run if self._add_row(index, prepared)]
         for state, some in (
             ("ready", [each.size for each in added if each.due_at_ms is None]),
