@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
+from spoolq.errors import NotCapable
 from spoolq.models import (
     DEFAULT_PRIORITY,
     Attempt,
@@ -33,6 +34,9 @@ from spoolq.settings import Settings
 
 if TYPE_CHECKING:
     from spoolq.message import Message
+
+POLL_S = 0.1
+"""How often to look where nothing tells."""
 
 Progress = Callable[[int, int], None]
 """Called now and then with (done, in all); what it raises stops the work between two messages."""
@@ -314,9 +318,7 @@ class Queue(ABC):
         """Deliver again."""
 
     @abstractmethod
-    def purge(
-        self, states: Sequence[State] = ("ready", "scheduled"), *, progress: Progress | None = None
-    ) -> int:
+    def purge(self, states: Sequence[State] = ("ready", "scheduled"), *, progress: Progress | None = None) -> int:
         """Delete every message in these states for good; returns how many. "claimed" is refused."""
 
     def stored_settings(self) -> Settings:
@@ -351,6 +353,34 @@ class Queue(ABC):
 
         Where something is ready already it returns at once, so who does not claim needs a pace of its own.
         """
+
+    # For those who serve many at once from one thread (spoolq.web)
+
+    def is_free(self) -> bool:
+        """Whether a short call would be carried out at once rather than wait for somebody's lock. A hint.
+
+        False, unless an engine knows better: then whoever must not wait calls from a thread.
+        """
+        return False
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener`, from another thread, whenever there may be something to claim; returns what ends that.
+
+        A hint, as `wait`. An engine that cannot raises NotCapable: look every now and then instead.
+        """
+        raise NotCapable("this engine cannot tell when a message comes", op="listen")
+
+    def next_look_s(self, longest_s: float) -> float:
+        """How soon to look again, whatever `listen` says: some things come by time alone. At most `longest_s`."""
+        return min(longest_s, POLL_S)
+
+    def dequeue_marked(self, mark: str, count: int = 1, *, lease_s: float | None = None) -> Sequence[Message]:
+        """Claim up to `count` messages under a mark; while one of its claims lasts, these are answered again instead.
+
+        So an answer that was lost can be asked for again, from any process. The mark, 8 of `0-9a-z`, is in the
+        receipts. Claims live by time. Raises NotCapable where an engine has no marks, and as `dequeue`.
+        """
+        raise NotCapable("this engine has no marked claims", op="dequeue_marked")
 
     @abstractmethod
     def close(self) -> None:

@@ -21,6 +21,7 @@ MAX_LIMIT = 10_000
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _RECEIPT = re.compile(rf"({_ID.pattern})\.([klt][0-9a-z]{{1,40}})")
+_MARK = re.compile(r"[0-9a-z]{8}")
 _LINE_BREAKS = re.compile(r"[\r\n\0]")
 _SHOWN_CHARS = 80
 
@@ -144,6 +145,14 @@ def check_rate(rate: float | None) -> None:
         raise _wrong("rate", rate, "a number a second", TypeError)
     if not 0 < rate <= 1e9:
         raise _wrong("rate", rate, "over 0 a second")
+
+
+def check_mark(mark: str) -> None:
+    """8 of 0-9a-z: a part of the receipts that are claimed under it."""
+    if not isinstance(mark, str):
+        raise _wrong("mark", mark, "text", TypeError)
+    if _MARK.fullmatch(mark) is None:
+        raise _wrong("mark", mark, "8 of 0-9 and a-z")
 
 
 def check_reason(reason: str) -> None:

@@ -79,6 +79,12 @@ class NamesOnly(Index):
         if self._waiting is not None:
             self._waiting = [row for row in self._waiting if row.id != id]
 
+    def claims_marked(self, mark: str, limit: int) -> list[Row]:
+        """Claims of a mark, by a listing of `cur/`."""
+        names = [parse_name(text) for text in self._directory.names(self._directory.cur)]
+        ids = sorted(name.id for name in names if name is not None and (name.nonce or "").startswith("t" + mark))
+        return [row for id in ids[:limit] if (row := self.row(id)) is not None]
+
     # Settling
 
     def row(self, id: str) -> Row | None:

@@ -62,6 +62,21 @@ def random_nonce() -> str:
     return "t" + to_base36(int.from_bytes(os.urandom(8), "big")).zfill(12)[-12:]
 
 
+class Mark:
+    """In a holder's place: the nonces of claims that can be found again by whoever knows the mark."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def nonce(self, letter: str) -> str:
+        """A nonce that lives by time; the part left to chance makes each delivery's its own."""
+        return f"t{self.mark}{random_nonce()[-4:]}"
+
+
+Owner = Holder | Mark
+"""Whose nonces a claim gets, where it is not left to chance."""
+
+
 class Consumer:
     """Claims and settles for one queue. `owner` is the queue that messages refer to."""
 
@@ -74,20 +89,43 @@ class Consumer:
 
     # Claiming
 
-    def take(self, holder: Holder | None, count: int, lease_s: float | None) -> list[Message]:
-        """Claim up to `count` messages now; an empty list where there is nothing ready."""
+    def take(self, holder: Owner | None, count: int, lease_s: float | None) -> list[Message]:
+        """Claim up to `count` messages now; an empty list where there is nothing ready.
+
+        With a mark, the claims under it that last are answered instead: in one transaction, so never both.
+        """
         session = self._session
         if lease_s is None:
-            lease_s = session.settings.lease_s if holder is None else session.settings.max_hold_s or None
+            lives = isinstance(holder, Holder)
+            lease_s = session.settings.max_hold_s or None if lives else session.settings.lease_s
         taken: list[_Taken] = []
+        again: list[_Taken] = []
+
+        def act(index: Index) -> None:
+            if isinstance(holder, Mark):
+                again[:] = [
+                    each for row in index.claims_marked(holder.mark, count) if (each := self._taken_before(row))
+                ]
+            if not again:
+                self._take_into(taken, index, holder, count, lease_s)
+
         try:
-            self._transact(lambda index: self._take_into(taken, index, holder, count, lease_s))
+            self._transact(act)
         except BaseException:
             self._undo(taken)
             raise
         if taken:
             moves.sync_moved(session, self._directory.cur, self._directory.new)
-        return [self._message(each) for each in taken]
+        return [self._message(each) for each in again or taken]
+
+    def _taken_before(self, row: Row) -> _Taken | None:
+        """A claim that lasts, as it was when it was taken; None where its file was moved by hand."""
+        path = moves.path_of(self._session, row)
+        try:
+            size = os.lstat(path).st_size
+        except FileNotFoundError:
+            return None
+        return _Taken(row._replace(attempts=row.attempts - 1), row.nonce or "", path, path, size, None)
 
     def _transact(self, act: Callable[[Index], T]) -> T:
         """Do it in a transaction; once more where the index was damaged; by names alone where it cannot be written.
@@ -114,7 +152,7 @@ class Consumer:
             return act(NamesOnly(session))
 
     def _take_into(
-        self, taken: list[_Taken], index: Index, holder: Holder | None, count: int, lease_s: float | None
+        self, taken: list[_Taken], index: Index, holder: Owner | None, count: int, lease_s: float | None
     ) -> None:
         # Whatever an earlier try renamed has been put back, or stands: never claim it twice.
         if self._session.is_paused:
@@ -137,7 +175,7 @@ class Consumer:
         return due is not None and due <= now and index.promote(now, PROMOTE_AT_ONCE) > 0
 
     def _take_up_to(
-        self, index: Index, holder: Holder | None, count: int, lease_s: float | None, now: int, taken: list[_Taken]
+        self, index: Index, holder: Owner | None, count: int, lease_s: float | None, now: int, taken: list[_Taken]
     ) -> None:
         skip = 0
         while len(taken) < count:
@@ -153,7 +191,7 @@ class Consumer:
                 skip += 1
 
     def _take_one(
-        self, index: Index, row: Row, holder: Holder | None, lease_s: float | None, now: int
+        self, index: Index, row: Row, holder: Owner | None, lease_s: float | None, now: int
     ) -> _Taken | _Trouble:
         """Open it, see that nobody writes it, rename it: the commit point. Then the row."""
         if row.expires_at_ms is not None and row.expires_at_ms <= now:
@@ -180,7 +218,7 @@ class Consumer:
             os.close(fd)
 
     def _take_open(
-        self, index: Index, row: Row, holder: Holder | None, lease_s: float | None, now: int, source: str, fd: int
+        self, index: Index, row: Row, holder: Owner | None, lease_s: float | None, now: int, source: str, fd: int
     ) -> _Taken | _Trouble:
         writer = take_lease(fd)
         if writer is Writer.WRITING:

@@ -461,6 +461,14 @@ class Index:
             rows += map(Row._make, found)
         return rows
 
+    def claims_marked(self, mark: str, limit: int) -> list[Row]:
+        """Claims that live by time and whose nonce begins with a mark, the oldest message first."""
+        found = self._db.execute(
+            f"SELECT {_COLUMNS} FROM messages WHERE state = 'claimed' AND nonce > ? AND nonce < ? ORDER BY id LIMIT ?",
+            ("t" + mark, "t" + mark + "~", limit),
+        )
+        return [Row._make(row) for row in found]
+
     def claims_past(self, boot_ms: int, limit: int) -> list[Row]:
         """Claims whose deadline has passed, the first ones first."""
         found = self._db.execute(

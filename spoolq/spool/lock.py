@@ -95,6 +95,21 @@ class WriteLock:
             raise self._busy(busy_s)
         self._waiter = None
 
+    def is_free(self) -> bool:
+        """Whether it could be had at once, just now: for those who would rather do something else than wait."""
+        if not self._mutex.acquire(blocking=False):
+            return False
+        try:
+            if self._waiter is not None:
+                return False
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.fd, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return False
+        finally:
+            self._mutex.release()
+        return True
+
     def release(self) -> None:
         """Let go of it."""
         fcntl.flock(self.fd, fcntl.LOCK_UN)

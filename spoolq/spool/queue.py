@@ -19,7 +19,7 @@ from spoolq import validate
 from spoolq.clock import Clock
 from spoolq.consume import consume
 from spoolq.errors import NotASpool, QueueNotFound, SpoolqError
-from spoolq.interfaces import Capabilities, Progress, Queue, Slot
+from spoolq.interfaces import POLL_S, Capabilities, Progress, Queue, Slot
 from spoolq.message import Message
 from spoolq.models import (
     DEFAULT_PRIORITY,
@@ -39,7 +39,7 @@ from spoolq.spool import index as sql
 from spoolq.spool import mending, moves, queues
 from spoolq.spool.checking import Check
 from spoolq.spool.cleanup import Cleanup
-from spoolq.spool.consumer import PROMOTE_AT_ONCE, Consumer
+from spoolq.spool.consumer import PROMOTE_AT_ONCE, Consumer, Mark, Owner
 from spoolq.spool.dead_letters import SpoolDeadLetters
 from spoolq.spool.drops import Drops
 from spoolq.spool.files import Files
@@ -244,7 +244,7 @@ class SpoolQueue(Queue):
                 self._directory.files.touch(self._directory.wake)
         return len(rows)
 
-    def _dequeue(self, holder: Holder | None, count: int, wait_s: float, lease_s: float | None) -> list[Message]:
+    def _dequeue(self, holder: Owner | None, count: int, wait_s: float, lease_s: float | None) -> list[Message]:
         validate.check_wait(wait_s)
         validate.check_lease(lease_s)
         clock = self._session.clock
@@ -258,7 +258,7 @@ class SpoolQueue(Queue):
             return found
         return self._wait_and_take(holder, count, clock.mono_s() + wait_s, lease_s)
 
-    def _take_after_scan(self, holder: Holder | None, count: int, lease_s: float | None) -> list[Message]:
+    def _take_after_scan(self, holder: Owner | None, count: int, lease_s: float | None) -> list[Message]:
         """Before "nothing there" is answered: look for files that no row knows of."""
         with translated("scan", self._directory.new):
             needed = self._scanner.is_needed()
@@ -266,7 +266,7 @@ class SpoolQueue(Queue):
             return self._consumer.take(holder, count, lease_s)
         return []
 
-    def _wait_and_take(self, holder: Holder | None, count: int, end_s: float, lease_s: float | None) -> list[Message]:
+    def _wait_and_take(self, holder: Owner | None, count: int, end_s: float, lease_s: float | None) -> list[Message]:
         """Watch first, then look, then wait."""
         clock = self._session.clock
         self._wakeup.watch()
@@ -303,8 +303,28 @@ class SpoolQueue(Queue):
         with translated("scan", self._directory.new):
             return (due is not None and due <= self._session.clock.wall_ms()) or self._scanner.is_needed()
 
+    def is_free(self) -> bool:
+        return self._session.is_free()
+
+    def listen(self, listener: Callable[[], None]) -> Callable[[], None]:
+        return self._wakeup.add_listener(listener)
+
+    def next_look_s(self, longest_s: float) -> float:
+        self._wakeup.watch()
+        return self._by_time_alone_s(longest_s if self._wakeup.tells else min(longest_s, POLL_S))
+
+    def dequeue_marked(self, mark: str, count: int = 1, *, lease_s: float | None = None) -> list[Message]:
+        validate.check_count(count)
+        validate.check_lease(lease_s)
+        validate.check_mark(mark)
+        return self._dequeue(Mark(mark), count, 0, lease_s)
+
     def _wait(self, seen: int, left_s: float) -> bool:
         """Until a wake-up, or the next thing that comes by time alone."""
+        return self._wakeup.wait(seen, self._by_time_alone_s(left_s))
+
+    def _by_time_alone_s(self, left_s: float) -> float:
+        """How long until something may come without a wake-up: a claim's end, what is scheduled, a drop at rest."""
         with self._session.look() as db:
             due = sql.look_next_due(db)
             claimed = sql.look_counts(db).claimed
@@ -315,7 +335,7 @@ class SpoolQueue(Queue):
             timeout_s = min(timeout_s, 0.2)
         if due is not None:
             timeout_s = min(timeout_s, max(0.001, (due - self._session.clock.wall_ms()) / 1000))
-        return self._wakeup.wait(seen, timeout_s)
+        return timeout_s
 
     def _reap_if_due(self, every_s: float) -> bool:
         """Whether it was this long ago, by whoever came here last."""

@@ -184,6 +184,10 @@ class Session:
         if reader is not None:
             reader.close()
 
+    def is_free(self) -> bool:
+        """Whether a transaction could begin at once; a hint, which may be wrong a microsecond later."""
+        return not self._closed and self._lock.is_free()
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """The write lock without a transaction."""

@@ -155,6 +155,11 @@ class Wakeup:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    @property
+    def tells(self) -> bool:
+        """Whether wake-ups come; where not, waiting is polling."""
+        return not (self._refused or self._closed)
+
     def forget(self) -> None:
         """In a forked child: begin anew."""
         self._condition = threading.Condition()
