@@ -136,16 +136,20 @@ class _Reading:
         return row_of_file(path, name, found, meta, has_meta, self._clock, self._settings)
 
     def _read_settled_keys(self) -> None:
-        """Metadata whose message is gone is there for its deduplication window only."""
-        for id in self._with_meta:
-            self._keep_key(id, read_meta(self._directory, id))
+        """Metadata whose message is gone is there for its deduplication window only.
 
-    def _keep_key(self, id: str, meta: Meta) -> None:
+        Where the body is still in `tmp/` there has never been a message: its key is reserved, and its writer may live.
+        """
+        for id in self._with_meta:
+            reserved = os.path.lexists(self._directory.temporary(id))
+            self._keep_key(id, read_meta(self._directory, id), reserved=reserved)
+
+    def _keep_key(self, id: str, meta: Meta, *, reserved: bool = False) -> None:
         key, until = meta.arrival.dedup_key, meta.arrival.dedup_until_ms
         if key is not None and until is not None and until > self._clock.wall_ms():
             known = self.keys.get(key)
-            if known is None or id < known.id:
-                self.keys[key] = Key(id, until, False)
+            if known is None or (reserved, id) < (known.reserved, known.id):
+                self.keys[key] = Key(id, until, reserved)
 
 
 def rebuild(

@@ -229,6 +229,9 @@ class Recovery:
             return True
         if stat.S_ISREG(found.st_mode) and _in_use(path):
             return False
+        if is_id(text):
+            # First, so that without a body there is no metadata of a message that never was: its key would count.
+            self._files.unlink_if_there(self._directory.meta_path(text))
         return self._files.unlink_if_there(path)
 
     def _sweep_meta(self) -> int:

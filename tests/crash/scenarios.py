@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 from spoolq.models import NewMessage
 from spoolq.settings import Retention, Settings
 from spoolq.spool import queues
-from tests.crash.harness import Scenario, World
+from spoolq.spool.queue import SpoolQueue
+from tests.crash.harness import Scenario, State, World
 
 SCENARIOS: dict[str, Scenario] = {}
 HOUR_S = 3600.0
-FULL = Settings(durability="full")
+FULL = Settings(durability="full", lease_s=24 * HOUR_S)
 
 
 def nothing(world: World) -> None:
@@ -93,6 +95,9 @@ def scenario(
     noreplace: bool = True,
     queue_name: str = "default",
     conserves: bool = True,
+    fresh: bool = False,
+    hows: tuple[str, ...] = ("maintain", "check", "without an index"),
+    afterwards: Callable[[SpoolQueue, State], None] = lambda queue, state: None,
     name: str = "",
 ) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
     """Register a function as a scenario of its name."""
@@ -100,7 +105,20 @@ def scenario(
     def register(act: Callable[[World], None]) -> Callable[[World], None]:
         called = name or act.__name__
         assert called not in SCENARIOS
-        SCENARIOS[called] = Scenario(called, act, prepare, settings, later_s, dies, noreplace, queue_name, conserves)
+        SCENARIOS[called] = Scenario(
+            called,
+            act,
+            prepare,
+            settings,
+            later_s=later_s,
+            dies=dies,
+            noreplace=noreplace,
+            queue_name=queue_name,
+            conserves=conserves,
+            fresh=fresh,
+            hows=hows,
+            afterwards=afterwards,
+        )
         return act
 
     return register
@@ -154,8 +172,59 @@ def enqueue_many(world: World) -> None:
     world.ended(*bodies)
 
 
-@scenario(one)
+def again(queue: SpoolQueue, state: State) -> None:
+    """Whoever was not answered asks again, with the same key: there is one message then, of the answered id."""
+    there = {info.id for info in queue.list("ready").messages}
+    id = queue.enqueue(b"second", dedup_key="k")
+    with queue.read_body(id) as file:
+        assert file.read() == b"second"
+    now = {info.id for info in queue.list("ready").messages}
+    assert now == there | {id}, "two messages of one key"
+    assert len(now) == 2
+    assert queue.enqueue(b"second", dedup_key="k") == id
+
+
+@scenario(one, afterwards=again)
 def enqueue_keyed(world: World) -> None:
+    queue = world.queue
+    world.arm()
+    queue.enqueue(b"second", dedup_key="k")
+    world.ended(b"second")
+
+
+def reserved(world: World) -> None:
+    """A key whose writer died just before its message was there."""
+    one(world)
+    producer = world.queue._producer
+    rename = world.files.rename
+
+    def die(source: str, target: str) -> None:
+        if target.startswith(world.queue._directory.new):
+            os._exit(0)
+        rename(source, target)
+
+    world.files.rename = die  # type: ignore[method-assign]
+    producer.enqueue(b"second", NewMessage(body=b"", dedup_key="k"))
+
+
+@scenario(reserved, afterwards=again)
+def enqueue_keyed_after_a_writer_that_died(world: World) -> None:
+    queue = world.queue
+    world.arm()
+    queue.enqueue(b"second", dedup_key="k")
+    world.ended(b"second")
+
+
+def placed(world: World) -> None:
+    """A key whose writer died just after its message was there."""
+    one(world)
+    queue = world.queue
+    queue._producer._finish_keyed = lambda key, plan: os._exit(0)  # type: ignore[method-assign]
+    queue.enqueue(b"second", dedup_key="k")
+
+
+@scenario(placed, afterwards=again)
+def enqueue_keyed_after_a_writer_that_had_placed_it(world: World) -> None:
     queue = world.queue
     world.arm()
     queue.enqueue(b"second", dedup_key="k")
@@ -286,12 +355,12 @@ def acknowledge_keep_in_a_group(world: World) -> None:
     acknowledge_keep(world)
 
 
-@scenario(two, settings=Settings(durability="full", retention=Retention(done_s=0)), conserves=False)
+@scenario(two, settings=replace(FULL, retention=Retention(done_s=0)), conserves=False)
 def acknowledge_delete(world: World) -> None:
     acknowledge_keep(world)
 
 
-@scenario(group, settings=Settings(durability="full", retention=Retention(done_s=0)), conserves=False)
+@scenario(group, settings=replace(FULL, retention=Retention(done_s=0)), conserves=False)
 def acknowledge_delete_in_a_group(world: World) -> None:
     acknowledge_keep(world)
 
@@ -313,7 +382,7 @@ scenario(two, name="acknowledge_keep_many")(_acknowledge_many)
 scenario(
     two,
     name="acknowledge_delete_many",
-    settings=Settings(durability="full", retention=Retention(done_s=0)),
+    settings=replace(FULL, retention=Retention(done_s=0)),
     conserves=False,
 )(_acknowledge_many)
 
@@ -331,7 +400,7 @@ def requeue_in_a_group(world: World) -> None:
     requeue(world)
 
 
-@scenario(two, settings=Settings(durability="full", max_attempts=1))
+@scenario(two, settings=replace(FULL, max_attempts=1))
 def requeue_to_dead(world: World) -> None:
     requeue(world)
 
@@ -390,7 +459,7 @@ def reap_of_the_dead(world: World) -> None:
     world.ended(b"first", b"second")
 
 
-@scenario(abandoned, dies=True, later_s=5, settings=Settings(durability="full", max_attempts=1))
+@scenario(abandoned, dies=True, later_s=5, settings=replace(FULL, max_attempts=1))
 def reap_to_dead(world: World) -> None:
     reap_of_the_dead(world)
 
@@ -400,7 +469,7 @@ def reap_by_deadline(world: World) -> None:
     reap_of_the_dead(world)
 
 
-@scenario(by_hand, later_s=HOUR_S)
+@scenario(by_hand, later_s=25 * HOUR_S)
 def reap_by_hand(world: World) -> None:
     queue = world.queue
     world.arm()
@@ -408,7 +477,7 @@ def reap_by_hand(world: World) -> None:
     world.ended(b"first")
 
 
-@scenario(by_hand, later_s=HOUR_S, settings=Settings(durability="full", max_attempts=1))
+@scenario(by_hand, later_s=25 * HOUR_S, settings=replace(FULL, max_attempts=1))
 def reap_by_hand_to_dead(world: World) -> None:
     reap_by_hand(world)
 
@@ -430,7 +499,7 @@ def expire(world: World) -> None:
 @scenario(
     expiring,
     later_s=120,
-    settings=Settings(durability="full", retention=Retention(expired="delete")),
+    settings=replace(FULL, retention=Retention(expired="delete")),
     conserves=False,
 )
 def expire_to_nothing(world: World) -> None:
@@ -533,7 +602,7 @@ def done_and_dead(world: World) -> None:
     done_and_dead,
     later_s=1000,
     conserves=False,
-    settings=Settings(durability="full", retention=Retention(done_s=100, dead_s=200)),
+    settings=replace(FULL, retention=Retention(done_s=100, dead_s=200)),
 )
 def clean(world: World) -> None:
     queue = world.queue
@@ -606,4 +675,101 @@ def open_what_was_closed_in_order(world: World) -> None:
 def open_and_close(world: World) -> None:
     world.arm()
     world.open().close()
+    world.ended(b"first", b"second")
+
+
+@scenario(fresh=True)
+def make_spool(world: World) -> None:
+    world.arm()
+    world.queue.enqueue(b"first")
+    world.ended(b"first")
+
+
+# Recovery
+
+
+def mess(world: World) -> None:
+    """What several deaths and a person leave."""
+    root = world.root
+    queue = world.queue
+    for number in range(8):
+        queue.enqueue(
+            b"%d" % number, group="g" if number in {3, 4} else None, headers={"a": "b"} if number == 5 else {}
+        )
+    claimed = queue.dequeue_many(2)
+    claimed[0].ack()
+    files = {path.read_bytes(): path for path in (root / "new").iterdir()}
+    new = {body: path.name for body, path in files.items()}
+    # 1: acknowledged by hand. 2: claimed by somebody who died before the commit. 3: by hand. 4: renamed by hand.
+    assert claimed[1].path is not None
+    os.rename(claimed[1].path, root / "done" / os.path.basename(claimed[1].path))
+    files[b"2"].rename(root / "cur" / f"{new[b'2']},a=1,r=kdead001")
+    files[b"3"].rename(root / "cur" / new[b"3"])
+    files[b"4"].rename(root / "new" / f"{new[b'4']},p=9")
+    # 6: put back by hand, with its nonce.
+    files[b"6"].rename(root / "new" / f"{new[b'6']},a=1,r=kdead003")
+    # Without a row, dropped, and not a file.
+    (root / "new" / "01890a5d-ac96-774b-bcce-b302099a8057,p=3").write_bytes(b"no row")
+    (root / "new" / "a drop").write_bytes(b"drop")
+    (root / "new" / "link").symlink_to("/nowhere")
+    # Litter.
+    (root / "holders" / "dead00").write_bytes(b"{}")
+    (root / "tmp" / "01890a5d-ac96-774b-bcce-b302099a8058").write_bytes(b"half")
+    (root / "meta" / "01890a5d-ac96-774b-bcce-b302099a8058.jsonl").write_bytes(b"{}\n")
+
+
+@scenario(mess, dies=True, later_s=5)
+def recover_by_maintenance(world: World) -> None:
+    queue = world.queue
+    world.arm()
+    for _ in range(2):
+        while queue.maintain():
+            pass
+
+
+@scenario(mess, dies=True, later_s=5)
+def recover_by_check(world: World) -> None:
+    queue = world.queue
+    world.arm()
+    queue.check(fix=True)
+
+
+@scenario(mess, dies=True, later_s=5)
+def recover_without_an_index(world: World) -> None:
+    for path in world.root.glob("index.db*"):
+        path.unlink()
+    world.arm()
+    world.queue.check()
+
+
+def twins(world: World) -> None:
+    """Messages of one id: by a link, and by copies, of which one was changed."""
+    root = world.root
+    two(world)
+    for path in [*(root / "new").iterdir()]:
+        if path.read_bytes() == b"first":
+            os.link(path, root / "done" / f"{path.name[:36]},a=1,r=kdead003")
+        else:
+            (root / "dead" / path.name[:36]).write_bytes(b"a copy")
+            (root / "cur" / path.name[:36]).write_bytes(b"another")
+
+
+@scenario(twins, dies=True, hows=("check",))
+def recover_twins_by_check(world: World) -> None:
+    queue = world.queue
+    world.arm()
+    queue.check(fix=True)
+
+
+@scenario(twins, dies=True, hows=("without an index",))
+def recover_twins_by_rebuilding(world: World) -> None:
+    queue = world.queue
+    world.arm()
+    queue.rebuild()
+
+
+@scenario(two, dies=True, later_s=5)
+def open_what_was_not_closed(world: World) -> None:
+    world.arm()
+    world.open().stats()
     world.ended(b"first", b"second")

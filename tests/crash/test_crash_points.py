@@ -29,3 +29,9 @@ def test_dying_at_every_step(name, fast_path):
     """Killed before any operation, nothing is lost, doubled, half done or left lying about."""
     points = Harness(SCENARIOS[name], fast_path).run()
     assert points > 3
+
+
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if name.startswith("acknowledge")])
+def test_acknowledging_again_after_dying(name, fast_path):
+    """Whoever asks again with the receipt is told the truth: accepted, it is never delivered again."""
+    Harness(SCENARIOS[name], fast_path).run("retry")
