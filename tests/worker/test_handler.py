@@ -71,10 +71,11 @@ def test_an_exception_requeues_with_the_traceback(queue):
         (lambda message: message.requeue(60), "scheduled"),
     ],
 )
-def test_a_function_that_settled_the_message_is_left_alone(queue, settle, state):
+def test_a_function_that_settled_the_message_is_left_alone(queue, settle, state, caplog):
     id = queue.enqueue(b"")
     work(queue, handler=PythonHandler(settle))
     assert queue.get(id).state == state
+    assert "lease_lost" not in caplog.text
 
 
 def test_system_exit_gives_back_uncounted_and_stops_the_worker(queue):

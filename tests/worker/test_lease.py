@@ -132,7 +132,8 @@ def test_a_python_handler_may_take_longer_than_the_lease(queue):
     assert not [each for each in threading.enumerate() if each.name == "spoolq-lease"]
 
 
-def test_a_claim_lost_under_a_command_ends_it_and_settles_nothing(queue, tmp_path, caplog):
+def test_a_claim_lost_under_a_command_ends_it_and_settles_nothing(queue, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("spoolq.worker.process.END_S", 0.05)
     id = queue.enqueue(b"")
     script = f"trap '' TERM; if mkdir {tmp_path}/first; then echo $$ > {tmp_path}/pid; sleep 60; exit 0; fi; exit 65"
     with working(queue, "sh", "-c", script):

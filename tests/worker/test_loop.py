@@ -203,6 +203,18 @@ def test_a_deleted_queue_stops_the_worker_with_its_message(queue, monkeypatch, c
     assert "the queue emails was deleted" in caplog.text
 
 
+def test_a_slot_that_failed_takes_no_other_message_while_the_worker_hears_of_it(queue, monkeypatch):
+    """The main thread may be slow to hear, or the command would be tried, and fail, again and again."""
+    queue.enqueue_many([b""] * 3)
+    worker = Worker(queue, CommandHandler(["sh", "-c", "exit 127"]), drain=True)
+    say = worker._say
+    releases: list[str] = []
+    monkeypatch.setattr(worker, "_say", lambda word: word == b"o" and say(word))
+    monkeypatch.setattr(queue, "release", releases.append)
+    assert worker.run() == 78
+    assert len(releases) == 1
+
+
 def test_a_bug_stops_the_worker_rather_than_a_slot(queue, monkeypatch, caplog):
     failing(queue, monkeypatch, "_claim_one", RuntimeError("never thought of"))
     with pytest.raises(AssertionError), working(queue, "true", concurrency=3):

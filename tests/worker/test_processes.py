@@ -218,6 +218,16 @@ def test_the_body_is_the_file_itself_whatever_it_was_called(queue, workers, tmp_
     assert queue.stats().done == 1
 
 
+def test_the_path_holds_from_any_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open_queue("relative") as queue:
+        queue.enqueue(b"the body")
+        show = f'cd / && cat {{}} > {tmp_path}/out && cmp {{}} "$SPOOLQ_PATH" && test -e "$SPOOLQ_SPOOL/FORMAT"'
+        assert work(queue, "sh", "-c", show) == 0
+        assert queue.stats().done == 1
+    assert (tmp_path / "out").read_bytes() == b"the body"
+
+
 def test_a_command_inherits_what_proves_the_claim_and_the_guard_does_not(queue, workers, tmp_path):
     worker = workers.start("--", "sh", "-c", once_it_runs(tmp_path / "pid"))
     queue.enqueue(b"")
