@@ -46,3 +46,18 @@ def torn_by_a_power_cut(steps: Sequence[str], directories: Sequence[str] = ("new
                 dirty.discard(paths[0])
                 dirty.add(paths[1])
     return torn
+
+
+def moved_after_the_commit(steps: Sequence[str], directories: Sequence[str] = STATES) -> list[str]:
+    """Moves of messages under the lock that come after the commit of their row: the row would be ahead of the file."""
+    late: list[str] = []
+    committed = False
+    for step in steps:
+        operation, *paths = step.split(" ")
+        if operation in {"lock", "unlock"}:
+            committed = False
+        elif operation == "commit":
+            committed = True
+        elif committed and operation in {"rename", "unlink"}:
+            late += [step] * any(directory_of(path) in directories for path in paths)
+    return late

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from spoolq.clock import Clock
 from spoolq.errors import LeaseLost
 from spoolq.settings import Settings, dump
 from spoolq.spool.holders import process_start
@@ -35,7 +36,8 @@ def test_each_row_has_a_test():
 
 @pytest.fixture
 def clock():
-    return FakeClock()
+    """A clock beside that of the consumers in processes of their own."""
+    return FakeClock(boot_ms=Clock().boot_ms())
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ def test_l(queue, clock, consumer):
     receipt, _ = consumer(20)
     assert receipt[37] == "l"
     assert reaped(queue, clock) == []
-    clock.advance(4000)  # the consumer has a clock of its own
+    clock.advance(30)
     assert reaped(queue, clock) == ["lease ended"]
     receipt, process = consumer(1_000_000)
     process.kill()

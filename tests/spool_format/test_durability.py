@@ -10,7 +10,7 @@ from spoolq.settings import Retention, Settings, dump
 from spoolq.spool.queue import SpoolQueue
 from spoolq.testing import FakeClock
 from tests.spool_format.document import code, tables
-from tests.spool_format.power import lost_by_a_power_cut, torn_by_a_power_cut
+from tests.spool_format.power import lost_by_a_power_cut, moved_after_the_commit, torn_by_a_power_cut
 from tests.spool_format.recorder import Recorder
 
 
@@ -155,3 +155,8 @@ def test_the_file_is_synced_when_a_move_takes_it_as_it_is(live):
         synced = next(number for number, step in enumerate(taken) if step.startswith("fsync") and ".meta" not in step)
         moved = next(number for number, step in enumerate(taken) if step.startswith("rename") and " new/ID" in step)
         assert synced < moved
+
+
+def test_the_row_is_never_ahead_of_the_file(live):
+    """Of each transition the rename is the commit point; its row is committed after it."""
+    assert {name: late for name, taken in live("full").items() if (late := moved_after_the_commit(taken))} == {}
