@@ -1,0 +1,123 @@
+"""Bodies on their way, in pieces: up from bytes or a file, down into a file that is in memory while it is small."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+
+from spoolq import validate
+from spoolq.errors import UnsafeFile, storage_error
+
+PIECE_BYTES = 1 << 18
+IN_MEMORY_BYTES = 1 << 20
+"""Downloads up to this stay in memory; larger ones are a temporary file without a name."""
+
+
+class Upload:
+    """A body to be sent, perhaps more than once. `pieces` begins where the file stood at first.
+
+    before, after: what the request has around it.
+    """
+
+    def __init__(self, body: bytes | bytearray | memoryview | BinaryIO) -> None:
+        self.before = b""
+        self.after = b""
+        self.file: BinaryIO | None = None
+        self.whole = b""
+        self._begun = False
+        self._start: int | None = None
+        if isinstance(body, (bytes, bytearray, memoryview)):
+            self.whole = bytes(body)
+        elif hasattr(body, "read"):
+            self.file = body
+            self._start = _position(body)
+        else:
+            raise validate.wrong_body(body)
+
+    @property
+    def size(self) -> int | None:
+        """How much there is to send; None where only the end tells."""
+        size = len(self.whole) if self.file is None else _size(self.file, self._start)
+        return None if size is None else len(self.before) + size + len(self.after)
+
+    def again(self) -> bool:
+        """Whether all of it can be sent now: nothing has been read yet, or the file goes back to where it stood."""
+        if self.file is None or not self._begun:
+            return True
+        if self._start is None:
+            return False
+        self.file.seek(self._start)
+        return True
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body of the request."""
+        if self.before:
+            yield self.before
+        if self.file is None:
+            yield self.whole
+        else:
+            yield from self._read(self.file)
+        if self.after:
+            yield self.after
+
+    def _read(self, file: BinaryIO) -> Iterator[bytes]:
+        self._begun = True
+        while piece := file.read(PIECE_BYTES):
+            if not isinstance(piece, bytes):
+                raise validate.wrong_body(piece)
+            yield piece
+
+
+def _position(file: BinaryIO) -> int | None:
+    try:
+        return file.tell() if file.seekable() else None
+    except (AttributeError, OSError, ValueError):  # a pipe, or something that only reads
+        return None
+
+
+def _size(file: BinaryIO, start: int | None) -> int | None:
+    """What a regular file has left. It may grow or shrink while it is sent: then the request fails."""
+    if start is None:
+        return None
+    try:
+        found = os.fstat(file.fileno())
+    except (AttributeError, OSError, ValueError):
+        return None
+    return max(0, found.st_size - start) if stat.S_ISREG(found.st_mode) else None
+
+
+def open_regular(path: str) -> BinaryIO:
+    """A file to send. UnsafeFile for anything but a regular one, which is not opened; a link is not followed."""
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise UnsafeFile(f"{path} is not a regular file", op="enqueue_file", path=path)
+        # RACE: it may have become something else since. O_NONBLOCK, so that a FIFO does not stop us.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open(fd, "rb")  # noqa: SIM115 the caller closes it
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            file.close()
+            raise UnsafeFile(f"{path} is not a regular file", op="enqueue_file", path=path)
+    except OSError as error:
+        raise storage_error(error, "enqueue_file", path) from error
+    return file
+
+
+def remove_sent(path: str, file: BinaryIO) -> None:
+    """Remove the file that was sent, if it is still the one at this path."""
+    sent = os.fstat(file.fileno())
+    try:
+        found = os.lstat(path)
+        if (found.st_dev, found.st_ino) == (sent.st_dev, sent.st_ino):
+            os.unlink(path)
+    except FileNotFoundError:  # RACE: somebody else removed it, which is what was asked for
+        pass
+    except OSError as error:
+        raise storage_error(error, "enqueue_file", path) from error
+
+
+def new_file() -> BinaryIO:
+    """A file to download into, in memory while it is small."""
+    return cast("BinaryIO", tempfile.SpooledTemporaryFile(max_size=IN_MEMORY_BYTES))
