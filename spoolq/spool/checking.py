@@ -18,9 +18,9 @@ from spoolq.spool.directory import STATE_DIRECTORIES
 from spoolq.spool.drops import Drops
 from spoolq.spool.holders import is_alive
 from spoolq.spool.index import Index, Row
-from spoolq.spool.meta import read_arrival
-from spoolq.spool.names import Name, is_holder, is_id, parse_name
+from spoolq.spool.names import Name, is_holder, parse_name
 from spoolq.spool.rebuilding import separate_twins
+from spoolq.spool.recovery import Recovery
 from spoolq.spool.session import Session, translated
 
 _SLICE = 400
@@ -30,8 +30,11 @@ _STATES = {"new": ("ready", "scheduled"), "cur": ("claimed",), "done": ("done",)
 class Check:
     """One run over one open queue."""
 
-    def __init__(self, session: Session, drops: Drops, *, fix: bool, progress: Progress | None) -> None:
+    def __init__(
+        self, session: Session, drops: Drops, recovery: Recovery, *, fix: bool, progress: Progress | None
+    ) -> None:
         self._session = session
+        self._recovery = recovery
         self._directory = session.directory
         self._drops = drops
         self._fix = fix
@@ -124,9 +127,11 @@ class Check:
     def _say_strange(self, kind: str, text: str) -> None:
         path = f"{self._directory.base}/{kind}/{text}"
         if kind != "new":
-            self._say("strange", f"{kind}/ holds {text!r}, which is not a message", "nothing: move it away", path=path)
+            self._say(
+                "strange", f"{kind}/ holds {text!r}, which is not a message", "not mended: move it away", path=path
+            )
         elif (why := self._drops.waiting.get(text)) is not None and not self._drops.is_ignored(text):
-            self._say("waiting_drop", f"new/{text} is not taken in: {why}", "nothing: see the reason", path=path)
+            self._say("waiting_drop", f"new/{text} is not taken in: {why}", "not mended: see the reason", path=path)
 
     def _check_file(self, index: Index, kind: str, text: str, name: Name) -> None:
         directory = f"{self._directory.base}/{kind}"
@@ -210,13 +215,13 @@ class Check:
         for text in self._directory.names(self._directory.holders):
             if not is_holder(text):
                 path = f"{self._directory.holders}/{text}"
-                self._say("strange", f"holders/ holds {text!r}: no consumer's", "nothing: move it away", path=path)
+                self._say("strange", f"holders/ holds {text!r}: no consumer's", "not mended: move it away", path=path)
             elif not is_alive(self._directory, text) and text not in self._session.holders:
                 self._check_dead_holder(text)
         for kind in STATE_DIRECTORIES:
             directory = f"{self._directory.base}/{kind}"
             if stat.S_IMODE(os.stat(directory).st_mode) & stat.S_IWOTH:
-                self._say("mode", f"everybody may write to {directory}", f"nothing: chmod o-w '{directory}'")
+                self._say("mode", f"everybody may write to {directory}", f"not mended: chmod o-w '{directory}'")
         self._check_meta()
 
     def _check_dead_holder(self, text: str) -> None:
@@ -229,24 +234,7 @@ class Check:
         self._say("dead_holder", what, "its claims go back, then its file goes", fixed=removed)
 
     def _check_meta(self) -> None:
-        ids = [text[:36] for text in self._directory.names(self._directory.meta) if is_id(text[:36])]
-        now = self._session.clock.wall_ms()
-        for start in range(0, len(ids), _SLICE):
-            part = ids[start : start + _SLICE]
-            with self._session.look() as db:
-                orphans = set(part) - sql.look_known_among(db, part)
-            for id in sorted(orphans):
-                until = read_arrival(self._directory, id).dedup_until_ms
-                age_s = now / 1000 - _mtime_s(self._directory.meta_path(id), now / 1000)
-                if age_s < 3600 or (until is not None and until > now):
-                    continue
-                self._say("orphan_meta", f"meta/{id}.jsonl has no message", "it is swept", id=id, fixed=self._fix)
-                if self._fix:
-                    self._directory.remove(self._directory.meta_path(id))
-
-
-def _mtime_s(path: str, default: float) -> float:
-    try:
-        return os.lstat(path).st_mtime
-    except FileNotFoundError:
-        return default
+        for id in self._recovery.orphans():
+            self._say("orphan_meta", f"meta/{id}.jsonl has no message", "it is removed", id=id, fixed=self._fix)
+            if self._fix:
+                self._directory.remove(self._directory.meta_path(id))

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import BinaryIO, NamedTuple, TypeVar
 
 from spoolq import validate
-from spoolq.errors import DiskFull, LeaseLost, StorageError, UnsafeFile, storage_error
+from spoolq.errors import DiskFull, LeaseLost, SpoolqError, StorageError, UnsafeFile, storage_error
 from spoolq.interfaces import Queue
 from spoolq.message import Message
 from spoolq.models import Attempt, State
@@ -114,9 +114,22 @@ class Consumer:
         except BaseException:
             self._undo(taken)
             raise
-        if taken:
-            moves.sync_moved(session, self._directory.cur, self._directory.new)
+        self._sync_taken(taken)
         return [self._message(each) for each in again or taken]
+
+    def _sync_taken(self, taken: list[_Taken]) -> None:
+        """With durability "full"; where that fails nobody gets them, and they are given back."""
+        if not taken:
+            return
+        try:
+            moves.sync_moved(self._session, self._directory.cur, self._directory.new)
+        except OSError as error:
+            for each in taken:
+                try:
+                    self.release(f"{each.row.id}.{each.nonce}")
+                except SpoolqError as failed:
+                    log.warning("claim.left id=%s error=%s", each.row.id, failed.message)
+            raise storage_error(error, "dequeue", self._directory.cur) from error
 
     def _taken_before(self, row: Row) -> _Taken | None:
         """A claim that lasts, as it was when it was taken; None where its file was moved by hand."""
@@ -182,7 +195,14 @@ class Consumer:
             row = index.first_ready_one(skip)
             if row is None:
                 return
-            result = self._take_one(index, row, holder, lease_s, now)
+            try:
+                result = self._take_one(index, row, holder, lease_s, now)
+            except (DiskFull, StorageError) as error:
+                if not taken:
+                    raise
+                # What was claimed before it is delivered; to put it back might fail just so.
+                log.warning("claim.fewer claimed=%d error=%s", len(taken), error.message)
+                return
             if isinstance(result, _Taken):
                 taken.append(result)
             elif result is _Trouble.GONE:
@@ -242,7 +262,12 @@ class Consumer:
             # Somebody opened it for writing while it moved, and waits: let them write it first.
             self._directory.move(target, source)
             return _Trouble.LATER
-        index.claim(row, nonce, now, deadline, deadline_at)
+        try:
+            index.claim(row, nonce, now, deadline, deadline_at)
+        except BaseException:
+            # Nobody gets it: it must not stand there as claimed by one who lives.
+            self._directory.move(target, source)
+            raise
         return _Taken(row, nonce, target, source, size, body)
 
     def _set_deadline(self, path: str | int, lease_s: float) -> int:

@@ -12,7 +12,7 @@ from spoolq.spool import index as sql
 from spoolq.spool import mending, moves
 from spoolq.spool.index import Index, Row
 from spoolq.spool.reading import Reading, conditions, not_found
-from spoolq.spool.session import Session, translated
+from spoolq.spool.session import Session, answerable, translated
 
 SLICE = 100
 
@@ -131,6 +131,10 @@ class SpoolDeadLetters(DeadLetterQueue):
         wanted = conditions(where, "dead", self._session.clock.wall_ms())
         with self._session.look() as db:
             return sql.look_page_ids(db, "dead", wanted, -1 if limit is None else limit)
+
+
+for _operation in DeadLetterQueue.__abstractmethods__:
+    setattr(SpoolDeadLetters, _operation, answerable(getattr(SpoolDeadLetters, _operation)))
 
 
 def _parts(ids: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -681,7 +681,7 @@ def _ranges(state: State, after: Sequence[Any]) -> list[tuple[str, Sequence[Any]
 def look_page_ids(db: sqlite3.Connection, state: State, conditions: Sequence[tuple[str, Any]], limit: int) -> list[str]:
     """The ids of all of a state that meet the conditions, oldest first; at most `limit`, -1 for all."""
     where = "".join(f" AND {condition}" for condition, _ in conditions)
-    text = f"SELECT id FROM messages WHERE state = '{state}'{where} ORDER BY id LIMIT ?"
+    text = f"SELECT id FROM messages WHERE state = '{state}'{where} ORDER BY {_ORDERS[state][0]} LIMIT ?"
     return [row[0] for row in db.execute(text, (*(value for _, value in conditions), limit))]
 
 

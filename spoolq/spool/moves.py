@@ -13,11 +13,11 @@ from functools import cache
 
 from spoolq.errors import LeaseLost
 from spoolq.models import Attempt
+from spoolq.reasons import summary
 from spoolq.spool.directory import path_in
 from spoolq.spool.index import Index, Row
 from spoolq.spool.meta import append_attempt, read_arrival
 from spoolq.spool.names import Name, format_name
-from spoolq.spool.rebuilding import summary
 from spoolq.spool.session import Session
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from spoolq import validate
-from spoolq.errors import Busy, SpoolqError, StorageError, TryAgain, UnsafeFile, storage_error
+from spoolq.errors import Busy, QueueNotFound, SpoolqError, StorageError, TryAgain, UnsafeFile, storage_error
 from spoolq.models import NewMessage
 from spoolq.spool.files import open_message
 from spoolq.spool.index import Index, Key, look_key
@@ -245,6 +245,12 @@ class Producer:
             self._session.scan_due = True
             level = logging.INFO if isinstance(error, Busy | IndexDamaged) else logging.WARNING
             log.log(level, "row.left_to_scan messages=%d error=%s", len(run), error.message)
+        except QueueNotFound:
+            # What stands at this path by now is another queue, made since.
+            for prepared in run:
+                self._files.unlink_if_there(f"{self._directory.new}/{prepared.file_name}")
+                self._give_up(prepared.id)
+            raise
         self._wake()
 
     def _add_to(self, index: Index, run: Sequence[_Prepared]) -> None:

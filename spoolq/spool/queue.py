@@ -25,6 +25,7 @@ from spoolq.models import (
     DEFAULT_PRIORITY,
     Attempt,
     Filter,
+    Health,
     HolderInfo,
     MessageInfo,
     Minute,
@@ -49,7 +50,7 @@ from spoolq.spool.producer import PLAIN, Producer
 from spoolq.spool.reading import Reading, not_found
 from spoolq.spool.recovery import SWEEP_EVERY_MS, Recovery
 from spoolq.spool.scanning import Scanner
-from spoolq.spool.session import Session, translated
+from spoolq.spool.session import Session, answerable, translated
 from spoolq.spool.wakeup import Wakeup
 
 log = logging.getLogger("spoolq.spool")
@@ -209,6 +210,7 @@ class SpoolQueue(Queue):
             return self._holder
 
     def _open_holder(self, label: str) -> Holder:
+        self._session.check_still_there()
         with translated("holder", self._directory.holders):
             holder = Holder.open(self._directory, label, self._session.clock.wall_ms())
         self._session.holders[holder.name] = holder
@@ -455,6 +457,10 @@ class SpoolQueue(Queue):
     def holders(self) -> Sequence[HolderInfo]:
         return self._reading.holders()
 
+    def health(self) -> Health:
+        with translated("health", self._directory.base):
+            return self._producer.room.health()
+
     # Changing
 
     def run_now(self, message_id: str) -> None:
@@ -528,10 +534,12 @@ class SpoolQueue(Queue):
             self._directory.files.touch(self._directory.wake)
 
     def pause(self) -> None:
+        self._session.check_still_there()
         with translated("pause", self._directory.paused):
             os.close(self._directory.files.open_lock(self._directory.paused))
 
     def resume(self) -> None:
+        self._session.check_still_there()
         with translated("resume", self._directory.paused):
             self._directory.files.unlink_if_there(self._directory.paused)
             self._directory.files.touch(self._directory.wake)
@@ -630,7 +638,7 @@ class SpoolQueue(Queue):
         if fix:
             self._recovery.adopt_claims()
             self._reap()
-        return Check(self._session, self._drops, fix=fix, progress=progress).run()
+        return Check(self._session, self._drops, self._recovery, fix=fix, progress=progress).run()
 
     def rebuild(self, *, progress: Progress | None = None) -> int:
         return self._session.rebuild(progress)
@@ -668,6 +676,9 @@ class SpoolQueue(Queue):
         self._holder = None
         self._wakeup.forget()
 
+
+for _operation in Queue.__abstractmethods__ - {"close", "consume"} | {"_dequeue"}:
+    setattr(SpoolQueue, _operation, answerable(getattr(SpoolQueue, _operation)))
 
 _ASKS_NOTHING: tuple[object, ...] = (DEFAULT_PRIORITY, 0, None, None, None, None, None, None)
 

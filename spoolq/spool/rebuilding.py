@@ -15,6 +15,7 @@ from collections.abc import Container, Iterator
 from spoolq.clock import Clock, id_time_ms
 from spoolq.errors import storage_error
 from spoolq.interfaces import Progress
+from spoolq.reasons import summary
 from spoolq.settings import Settings
 from spoolq.spool import index as sql
 from spoolq.spool.directory import STATE_DIRECTORIES, QueueDirectory
@@ -54,9 +55,6 @@ def row_of_file(
     if state == "ready" and name.due_at_ms is not None and name.due_at_ms > now:
         state = "scheduled"
     enqueued = id_time_ms(name.id)
-    expires = meta.arrival.expires_at_ms
-    if expires is None and settings.ttl_s and not has_meta:
-        expires = enqueued + round(settings.ttl_s * 1000)
     return Row(
         id=name.id,
         state=state,
@@ -72,7 +70,7 @@ def row_of_file(
         ended_at_ms=changed if state in ("done", "dead") else None,
         deadline_boot_ms=deadline_boot_ms(found, name.nonce, clock, settings.lease_s) if state == "claimed" else None,
         deadline_at_ms=found.st_mtime_ns // 1_000_000 if state == "claimed" else None,
-        expires_at_ms=expires,
+        expires_at_ms=_expires_at_ms(meta),
         grp=meta.arrival.group,
         has_meta=int(has_meta),
         reason=_reason(meta, found),
@@ -86,11 +84,10 @@ def _reason(meta: Meta, found: os.stat_result) -> str | None:
     return None if stat.S_ISREG(found.st_mode) else not_regular(found.st_mode)
 
 
-def summary(reason: str) -> str:
-    """A reason in one line, for lists and for grouping: the last line of a traceback, the only line of the rest."""
-    lines = reason.strip().splitlines()
-    last = lines[-1].strip()[:300] if lines else ""
-    return last.encode("utf-8", "backslashreplace").decode()
+def _expires_at_ms(meta: Meta) -> int | None:
+    """As it was enqueued; who was sent again by a person does not expire any more."""
+    sent_again = any(attempt.outcome in ("redriven", "replayed") for attempt in meta.history)
+    return None if sent_again else meta.arrival.expires_at_ms
 
 
 class _Reading:

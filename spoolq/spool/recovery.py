@@ -30,6 +30,7 @@ log = logging.getLogger("spoolq.spool")
 SLICE = 100
 SETTLED_KEPT_MS = 10 * 60_000
 LITTER_AGE_S = 36 * 3600
+KEYED_AGE_S = 600
 SWEEP_EVERY_MS = 10 * 60_000
 
 
@@ -235,28 +236,32 @@ class Recovery:
         return self._files.unlink_if_there(path)
 
     def _sweep_meta(self) -> int:
+        return sum(self._each(self._remove_meta, id) for id in self.orphans())
+
+    def _remove_meta(self, id: str) -> bool:
+        return self._files.unlink_if_there(self._directory.meta_path(id))
+
+    def orphans(self) -> list[str]:
         """Metadata without a message: left by an enqueue that died, or kept for a deduplication window that is over."""
         ids = [text[:36] for text in self._directory.names(self._directory.meta) if is_id(text[:36])]
-        swept = 0
+        unknown: set[str] = set()
         for start in range(0, len(ids), SLICE):
             part = ids[start : start + SLICE]
             with self._session.look() as db:
-                orphans = set(part) - sql.look_known_among(db, part)
-            swept += sum(self._sweep_orphan(id) for id in self._old_orphans(orphans))
-        return swept
-
-    def _old_orphans(self, ids: set[str]) -> list[str]:
-        """Those that are not just being enqueued, and of which no file is left: a message may be without its row."""
-        now_s = self._session.clock.wall_ms() / 1000
-        old = [id for id in ids if now_s - _mtime_s(self._directory.meta_path(id), now_s) >= LITTER_AGE_S]
+                unknown |= set(part) - sql.look_known_among(db, part)
+        old = [id for id in sorted(unknown) if self._is_over(id)]
+        # A message may be there without its row.
         places = self._directory.locate(old) if old else {}
         return [id for id in old if not places[id]]
 
-    def _sweep_orphan(self, id: str) -> bool:
+    def _is_over(self, id: str) -> bool:
+        """Not that of a message which is being enqueued just now, and not needed for its key any more."""
+        now_ms = self._session.clock.wall_ms()
+        age_s = now_ms / 1000 - _mtime_s(self._directory.meta_path(id), now_ms / 1000)
         until = read_arrival(self._directory, id).dedup_until_ms
-        if until is not None and until > self._session.clock.wall_ms():
-            return False
-        return self._files.unlink_if_there(self._directory.meta_path(id))
+        if until is None:
+            return age_s >= LITTER_AGE_S
+        return until <= now_ms and age_s >= KEYED_AGE_S
 
 
 def _mtime_s(path: str, default: float) -> float:

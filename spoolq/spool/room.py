@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 
 from spoolq.errors import DiskFull, MessageTooLarge, QueueFull
+from spoolq.models import Health
 from spoolq.spool import index as sql
 from spoolq.spool.directory import BALLAST_BYTES
 from spoolq.spool.session import Session
@@ -53,11 +54,34 @@ class Room:
         self._look()
         return self._left_bytes >= 0 and self._left_inodes >= 0
 
+    def _kept_bytes(self, disk_bytes: int) -> int:
+        reserve = self._session.settings.reserve
+        return max(reserve.bytes, int(disk_bytes * reserve.percent / 100))
+
+    def health(self) -> Health:
+        """The disk, its reserve and the index, looked at now."""
+        has_room = self.has_room()
+        found = os.statvfs(self._session.directory.new)
+        with self._session.look() as db:
+            info = sql.look_info(db)
+        index = self._session.directory.index
+        return Health(
+            disk_bytes=found.f_blocks * found.f_frsize,
+            disk_free_bytes=found.f_bavail * found.f_frsize,
+            disk_inodes=found.f_files,
+            disk_free_inodes=found.f_favail,
+            reserve_bytes=self._kept_bytes(found.f_blocks * found.f_frsize),
+            reserve_inodes=self._session.settings.reserve.inodes,
+            has_room=has_room,
+            index_bytes=sum(os.stat(path).st_size for path in (index, index + "-wal") if os.path.exists(path)),
+            last_scan_ms=info.last_scan_ms,
+            last_clean_at_ms=info.last_clean_at_ms,
+        )
+
     def _look(self) -> None:
         reserve = self._session.settings.reserve
         found = os.statvfs(self._session.directory.new)
-        total = found.f_blocks * found.f_frsize
-        kept = max(reserve.bytes, int(total * reserve.percent / 100))
+        kept = self._kept_bytes(found.f_blocks * found.f_frsize)
         self._left_bytes = found.f_bavail * found.f_frsize - kept
         # Some file systems (btrfs) have no fixed number of inodes, and say 0 of 0.
         self._left_inodes = found.f_favail - reserve.inodes if found.f_files else 1 << 40

@@ -8,7 +8,9 @@ in a transaction is the business of `producer`, `consumer`, `dead_letters`, `dro
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import functools
 import logging
 import os
 import sqlite3
@@ -18,6 +20,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from spoolq import settings as settings_module
 from spoolq.clock import Clock
@@ -45,7 +48,13 @@ log = logging.getLogger("spoolq.spool")
 
 _SETTINGS_LOOK_S = 0.2
 _STAMP_GRAIN_NS = 100_000_000
-_DAMAGED = ("malformed", "not a database", "disk image", "no such table", "no such column", "unsupported file format")
+_DAMAGED = (
+    *("malformed", "not a database", "disk image", "no such table", "no such column", "unsupported file format"),
+    *("could not decode", "readonly database"),  # the second where its file was removed beneath a transaction
+)
+
+SQL_ERRORS = (sqlite3.Error, UnicodeDecodeError)
+"""The second is an error of SQLite whose own text is made of what was damaged."""
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
@@ -73,6 +82,7 @@ class Session:
         self._mount = ""
         self._index: Index | None = None
         self._identity: tuple[int, int, int, int] | None = None
+        self._damaged = False
         self._root_stamp_ns = 0
         self._read_mutex = threading.Lock()
         self._reader: sqlite3.Connection | None = None
@@ -165,13 +175,13 @@ class Session:
         with self._read_mutex:
             try:
                 yield self._current_reader()
-            except sqlite3.Error as error:
+            except SQL_ERRORS as error:
                 raise self._translated(error) from error
 
     def _current_reader(self) -> sqlite3.Connection:
         """A reader of the index that is under its name now, which is opened, or made, where it must be."""
         identity = self._identity_now()
-        if self._reader is None or identity is None or identity != self._reader_identity:
+        if self._reader is None or identity is None or identity != self._reader_identity or self._damaged:
             self._close_reader()
             with self.write():
                 identity = self._identity
@@ -197,10 +207,11 @@ class Session:
         finally:
             self._lock.release()
 
-    def _translated(self, error: sqlite3.Error) -> SpoolqError:
+    def _translated(self, error: sqlite3.Error | UnicodeDecodeError) -> SpoolqError:
         """What an error of SQLite means."""
         text = str(error)
-        if any(part in text for part in _DAMAGED):
+        if isinstance(error, UnicodeDecodeError) or any(part in text.lower() for part in _DAMAGED):
+            self._damaged = True
             self._identity = None
             self._root_stamp_ns = 0
             log.warning("index.damaged queue=%s error=%s", self.name, text)
@@ -223,7 +234,7 @@ class Session:
     def _ensure_index(self) -> Index:
         """The open index, if it is still the one under its name; else opened again, or made anew. Under the lock."""
         try:
-            stamp = os.stat(self.directory.base).st_mtime_ns
+            stamp = os.stat(self.directory.base).st_ctime_ns
         except FileNotFoundError:
             stamp = -1
         if stamp == self._root_stamp_ns and self._index is not None:
@@ -234,9 +245,10 @@ class Session:
             return self._index
         self._root_stamp_ns = 0
         known = self._index is not None
-        self._check_still_there()
+        self.check_still_there()
         self._close_index()
-        self._index = self._open_index(removed=known and identity is None)
+        self._index = self._open_index(removed=self._damaged or (known and identity is None))
+        self._damaged = False
         self._identity = self._identity_now()
         self.is_paused = os.path.exists(self.directory.paused)
         return self._index
@@ -250,7 +262,7 @@ class Session:
         old = self.clock.wall_ms() * 1_000_000 - stamp_ns > _STAMP_GRAIN_NS
         self._root_stamp_ns = stamp_ns if old else 0
 
-    def _check_still_there(self) -> None:
+    def check_still_there(self) -> None:
         """A queue that was deleted, and perhaps made again, is not the one that was opened."""
         try:
             there = os.stat(self.directory.lock).st_ino == self._lock_inode and os.path.exists(self.directory.format)
@@ -279,27 +291,33 @@ class Session:
     def _believed(self, alone: bool) -> Index | None:
         """The index as it is on the disk, or None where it must be made anew."""
         path = self.directory.index
-        if not os.path.exists(path) or (not alone and not os.path.exists(path + "-wal")):
+        if not os.path.exists(path):
             return None
         clean = self._take_clean_mark()
+        if not alone and not clean and not os.path.exists(path + "-wal"):
+            return None
         try:
             index = Index(path)
-        except sqlite3.Error as error:
+        except SQL_ERRORS as error:
             log.warning("index.unreadable queue=%s error=%s", self.name, error)
             return None
         try:
             if index.version != sql.USER_VERSION:
                 self._refuse_unless_alone(index.version)
-            elif not alone or clean or ((info := index.info()).boot == self._boot and info.mount == self._mount):
+            elif not alone or clean or self._is_of_now(index.info()):
                 self.scan_due = True
                 return index
-        except sqlite3.Error as error:
+        except SQL_ERRORS as error:
             log.warning("index.unreadable queue=%s error=%s", self.name, error)
         except BaseException:
             index.close()
             raise
         index.close()
         return None
+
+    def _is_of_now(self, info: sql.Info) -> bool:
+        """Written under this boot and mount, so that nothing of it can have been lost. A system may know neither."""
+        return self._boot != "" and (info.boot, info.mount) == (self._boot, self._mount)
 
     def _refuse_unless_alone(self, version: int) -> None:
         pids = self._users_but_me()
@@ -329,7 +347,8 @@ class Session:
                 size = file.read(100)
         except FileNotFoundError:
             return False
-        clean = size == str(os.stat(self.directory.index).st_size).encode()
+        there = str(os.stat(self.directory.index).st_size)
+        clean = size in (there.encode(), f"{there} {self._boot}".encode())
         self.directory.files.unlink_if_there(mark)
         self.directory.files.sync_directory(self.directory.base)
         return clean
@@ -337,7 +356,7 @@ class Session:
     def rebuild(self, progress: Progress | None = None) -> int:
         """Make the index anew from the files, in place of the one that is there, and open it."""
         with self.alone():
-            self._check_still_there()
+            self.check_still_there()
             count = self._make_anew(progress)
             # What was made just now is whole: it must not be doubted for want of a WAL, and made once more.
             self._index = self._opened(Index(self.directory.index))
@@ -373,8 +392,18 @@ class Session:
             self._lock.acquire_threads()
             self._close_index()
         else:
-            self._close_index()
+            self._close_for_fork()
             self._lock.release_file()
+
+    def _close_for_fork(self) -> None:
+        """Where it was the last one open, its WAL goes with it: both sides are told that nobody removed it."""
+        whole = self._identity is not None and self._identity == self._identity_now()
+        self._close_index()
+        if whole and not os.path.exists(self.directory.index + "-wal"):
+            try:
+                self._mark_clean(sync=False)
+            except OSError as error:
+                log.warning("index.not_marked queue=%s error=%s", self.name, error)
 
     def after_fork_in_parent(self) -> None:
         """Go on; the index is opened again when it is needed."""
@@ -426,10 +455,11 @@ class Session:
                 # No mark: the next opener after a reboot makes the index anew. Nothing else is lost.
                 log.warning("index.not_marked queue=%s error=%s", self.name, error)
 
-    def _mark_clean(self) -> None:
-        size = os.stat(self.directory.index).st_size
+    def _mark_clean(self, *, sync: bool = True) -> None:
+        """Say that the index is whole: on the disk, or where nothing was synced, for this boot."""
+        mark = str(os.stat(self.directory.index).st_size) + ("" if sync else f" {self._boot}")
         self.directory.files.write_whole(
-            self.directory.aside("clean"), self.directory.clean_mark, str(size).encode(), sync=True
+            self.directory.aside("clean"), self.directory.clean_mark, mark.encode(), sync=sync
         )
 
     def abandon(self) -> None:
@@ -468,7 +498,7 @@ class _Write:
             try:
                 index = session._ensure_index()
                 index.begin(session.clock.wall_ms())
-            except sqlite3.Error as error:
+            except SQL_ERRORS as error:
                 raise session._translated(error) from error
             except OSError as error:
                 raise storage_error(error, "index", session.directory.index) from error
@@ -487,11 +517,11 @@ class _Write:
                 try:
                     self._index.commit()
                     return
-                except sqlite3.Error as failed:
+                except SQL_ERRORS as failed:
                     self._undo()
                     raise session._translated(failed) from failed
             self._undo()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, SQL_ERRORS):
                 raise session._translated(error) from error
         finally:
             session._lock.release()
@@ -502,6 +532,26 @@ class _Write:
         except sqlite3.Error:
             # It cannot even be undone: whoever comes next opens it anew, which undoes it.
             self._session._close_index()
+
+
+def answerable(method: Callable[..., Any]) -> Callable[..., Any]:
+    """An operation of something with a `_session`: once more where the index was found damaged, since it is made anew
+    by then; and where files are missing because the whole queue is, that is said.
+    """
+
+    @functools.wraps(method)
+    def answer(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            try:
+                return method(self, *args, **kwargs)
+            except IndexDamaged:
+                return method(self, *args, **kwargs)
+        except (StorageError, FileNotFoundError) as error:
+            if error.errno == errno.ENOENT:
+                self._session.check_still_there()
+            raise
+
+    return answer
 
 
 @contextlib.contextmanager
