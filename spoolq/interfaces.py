@@ -21,6 +21,7 @@ from spoolq.models import (
     DEFAULT_PRIORITY,
     Attempt,
     Filter,
+    Health,
     HolderInfo,
     MessageInfo,
     Minute,
@@ -353,6 +354,10 @@ class Queue(ABC):
 
         Where something is ready already it returns at once, so who does not claim needs a pace of its own.
         """
+
+    def health(self) -> Health:
+        """The disk, its reserve and the index. Raises NotCapable where an engine has none of its own."""
+        raise NotCapable("this engine knows nothing of a disk", op="health")
 
     # For those who serve many at once from one thread (spoolq.web)
 

@@ -175,6 +175,26 @@ class Minute:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What a queue stands on: the disk, its reserve, and the index.
+
+    disk_bytes, disk_inodes: in all (0 inodes where the file system has no fixed number). has_room: an enqueue would
+    not meet the reserve. last_scan_ms: how long the last look through `new/` took.
+    """
+
+    disk_bytes: int
+    disk_free_bytes: int
+    disk_inodes: int
+    disk_free_inodes: int
+    reserve_bytes: int
+    reserve_inodes: int
+    has_room: bool
+    index_bytes: int
+    last_scan_ms: int
+    last_clean_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
     """Something `check` found: what is wrong, what fixing does, and whether it was done."""
 
