@@ -205,7 +205,7 @@ def test_the_log_lines_are_those_of_the_code():
 
 def _log_lines(tree: ast.Module) -> Iterator[tuple[str, str]]:
     for function in ast.walk(tree):
-        if isinstance(function, ast.FunctionDef):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             for call in ast.walk(function):
                 if isinstance(call, ast.Call):
                     yield from ((word, level) for word in _words(call) for level in _levels(call, function))

@@ -47,6 +47,12 @@ THEMES: dict[str, dict[str, str]] = {
         "queues delete": "queues:delete",
         "queues settings": "queues:settings",
     },
+    "Serve": {
+        "serve": "serve:serve",
+        "token create": "token:create",
+        "token list": "token:ls",
+        "token revoke": "token:revoke",
+    },
     "Keep": {
         "init": "keep:init",
         "watch": "watch:watch",
@@ -55,7 +61,11 @@ THEMES: dict[str, dict[str, str]] = {
         "rebuild": "keep:rebuild",
     },
 }
-GROUPS = {"dead": "Dead letters: look at them, delete them.", "queues": "Queues: list, make, delete, set."}
+GROUPS = {
+    "dead": "Dead letters: look at them, delete them.",
+    "queues": "Queues: list, make, delete, set.",
+    "token": "Tokens for the REST API: make, list, revoke.",
+}
 
 _HOMES = {name: home for commands in THEMES.values() for name, home in commands.items()}
 

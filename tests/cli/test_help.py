@@ -33,6 +33,7 @@ def test_every_command_that_was_asked_for_is_there():
     assert {name for name in NAMES if " " in name} == {
         *("dead list", "dead show", "dead reasons", "dead purge"),
         *("queues list", "queues create", "queues delete", "queues settings"),
+        *("token create", "token list", "token revoke"),
     }
 
 
