@@ -305,7 +305,7 @@ class HttpQueue(Queue):
     def give_back(self, message_id: str, *, reason: str = "given back by hand") -> None:
         """End somebody's claim, counted."""
         validate.check_reason(reason)
-        self._act_on(message_id, "/give-back", "give_back", json={"reason": values.utf8(reason)})
+        self._act_on(message_id, "/give-back", "give_back", json={"reason": values.tail(reason, 1000)})
 
     def pause(self) -> None:
         """Deliver nothing until `resume`."""

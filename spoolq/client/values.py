@@ -16,6 +16,8 @@ from spoolq.settings import Settings, parse
 
 _T = TypeVar("_T")
 _DETAILS = ("exit_status", "signal", "stderr", "duration_s", "host", "pid")
+_REASON_CHARS = 4000
+"""Of a longer reason its end is sent: there a traceback says what it was."""
 
 
 # From the server
@@ -97,18 +99,18 @@ def filter_parts(where: Filter | None) -> dict[str, Any]:
 def failure(reason: str, details: Attempt | None) -> dict[str, Any]:
     """Why a delivery failed, and what a worker knows of it."""
     if details is None:
-        return {"reason": utf8(reason)}
+        return {"reason": tail(reason)}
     known = {name: value for name in _DETAILS if (value := getattr(details, name)) not in (None, "")}
     if "stderr" in known:
-        known["stderr"] = utf8(known["stderr"])
+        known["stderr"] = tail(known["stderr"])
     if not details.pid:
         known.pop("pid")
-    return {"reason": utf8(reason or details.reason), "details": known}
+    return {"reason": tail(reason or details.reason), "details": known}
 
 
-def utf8(text: str) -> str:
-    """Text that UTF-8 can carry: what a program printed may hold half of a surrogate pair."""
-    return text.encode("utf-8", "replace").decode()
+def tail(text: str, chars: int = _REASON_CHARS) -> str:
+    """The end of a text, as UTF-8 can carry it: what a program printed may hold half of a surrogate pair."""
+    return text[-chars:].encode("utf-8", "replace").decode()
 
 
 def plain(settings: Settings) -> dict[str, Any]:

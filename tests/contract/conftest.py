@@ -6,17 +6,24 @@ say so, and `needs` skips the test.
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from spoolq import queue as entry
 from spoolq.interfaces import Queue
 from spoolq.memory import MemoryQueue, MemoryStore
 from spoolq.models import Problem
 from spoolq.settings import Settings
 from spoolq.testing import FakeClock
+
+if TYPE_CHECKING:
+    from tests.http_server import AppServer
 
 
 class Engine:
@@ -69,6 +76,10 @@ class MemoryEngine(Engine):
 
 class SpoolEngine(Engine):
     def open(self, settings: Settings, name: str) -> Queue:
+        return self.open_spool(settings, name)
+
+    def open_spool(self, settings: Settings, name: str, *, detached: bool = False) -> Queue:
+        """Open the queue as whoever is on its machine does."""
         from spoolq.settings import dump
         from spoolq.spool import queues
         from spoolq.spool.queue import SpoolQueue
@@ -82,14 +93,80 @@ class SpoolEngine(Engine):
                 SpoolQueue.open(spool, "default", create=True, clock=self.clock).close()
         if name != "default" and name not in queues.list_queues(spool):
             queues.create_queue(spool, name, settings)
-        return SpoolQueue.open(spool, name, create=True, clock=self.clock)
+        return SpoolQueue.open(spool, name, create=True, clock=self.clock, detached=detached)
 
 
-ENGINES: dict[str, type[Engine]] = {"memory": MemoryEngine, "spool": SpoolEngine}
+class HttpEngine(SpoolEngine):
+    """A spool behind a real server. Server and app are the session's, the spool and the app's life the test's."""
+
+    def __init__(self, server: "AppServer", app: Any, home: Path) -> None:
+        super().__init__(home)
+        self.server = server
+        self.app = app
+        self.serving = ExitStack()
+        shutil.rmtree(home / "spool", ignore_errors=True)  # of a test that failed
+        self.behind: dict[str, Queue] = {}
+
+    def open(self, settings: Settings, name: str) -> Queue:
+        from spoolq.client import open_queue
+
+        if name not in self.behind:
+            self.behind[name] = self.open_spool(settings, name, detached=True)
+        if len(self.behind) == 1 and not self.opened:
+            self._serve()
+        return open_queue(f"{self.server.url}/queues/{name}")
+
+    def _serve(self) -> None:
+        """The server opens its queues by `spoolq.queue.open_queue`: here they are on the test's clock."""
+
+        def opens(url, *, queue=None, create=True, detached=False):
+            return self.open_spool(Settings(), queue or "default", detached=detached)
+
+        patch = self.serving.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(entry, "open_queue", opens)
+        self.serving.enter_context(self.server.serving(lambda: self.app))
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; on a server's machine somebody keeps the queues in order."""
+        self.clock.advance(seconds)
+        for queue in self.behind.values():
+            while queue.maintain():
+                pass
+
+    def finish(self) -> None:
+        """Close the clients, stop the server, and look at what it leaves."""
+        for queue in self.opened:
+            queue.close()
+        self.serving.close()
+        problems = [problem for queue in self.behind.values() for problem in queue.check()]
+        for queue in self.behind.values():
+            queue.close()
+        shutil.rmtree(self.home / "spool", ignore_errors=True)
+        assert problems == []
+
+
+ENGINES = ("memory", "spool", "http")
+_NEEDS = {"memory": (), "spool": ("spoolq.spool.queue",), "http": ("spoolq.web", "httpx", "uvicorn", "fastapi")}
 
 
 def _missing(name: str) -> bool:
-    return name == "spool" and importlib.util.find_spec("spoolq.spool.queue") is None
+    return any(importlib.util.find_spec(module) is None for module in _NEEDS[name])
+
+
+@pytest.fixture(scope="session")
+def new_http_engine(tmp_path_factory):
+    """Engines on one uvicorn and one app, since both take longer to make than most tests; one at a time."""
+    from spoolq.web.app import create_app
+    from tests.http_server import AppServer
+
+    memory = Path("/dev/shm")
+    home = memory / f"spoolq-contract-{os.getpid()}" if memory.is_dir() else tmp_path_factory.mktemp("http")
+    home.mkdir(mode=0o700, exist_ok=True)
+    server = AppServer()
+    app = create_app(home / "spool")
+    yield lambda: HttpEngine(server, app, home)
+    server.close()
+    shutil.rmtree(home)
 
 
 @pytest.fixture(params=ENGINES)
@@ -98,7 +175,11 @@ def engine(request, tmp_path) -> Iterator[Engine]:
         if os.environ.get("CI"):
             pytest.fail(f"the engine {request.param} is not there")
         pytest.skip(f"the engine {request.param} is not there yet")
-    engine = ENGINES[request.param](tmp_path)
+    engine: Engine
+    if request.param == "http":
+        engine = request.getfixturevalue("new_http_engine")()
+    else:
+        engine = {"memory": MemoryEngine, "spool": SpoolEngine}[request.param](tmp_path)
     yield engine
     engine.finish()
 

@@ -29,7 +29,7 @@ def test_a_claimed_message_does_not_expire(queue, engine):
     """It was delivered in time, and may be acknowledged later."""
     queue.enqueue(b"x", ttl_s=10)
     message = queue.dequeue()
-    engine.advance(60)
+    engine.advance(30)
     message.ack()
     assert queue.get(message.id).state == "done"
 
@@ -38,7 +38,7 @@ def test_a_requeued_message_expires(queue, engine):
     """Given back after its time, it is dead."""
     queue.enqueue(b"x", ttl_s=10)
     message = queue.dequeue()
-    engine.advance(60)
+    engine.advance(30)
     message.requeue(delay_s=0, reason="slow")
     engine.advance(1.5)
     assert queue.dequeue() is None

@@ -206,7 +206,8 @@ def test_a_slot_is_a_consumer_of_its_own(queue):
     with queue.slot("a") as slot:
         second = slot.dequeue()
         assert slot.dequeue() is None
-        assert queue.get(first.id).holder != queue.get(second.id).holder
+        if queue.capabilities.holders:
+            assert queue.get(first.id).holder != queue.get(second.id).holder
     assert queue.get(first.id).state == "claimed"
     assert (queue.get(second.id).state, queue.get(second.id).attempts) == ("ready", 0)
 
