@@ -28,7 +28,8 @@ class Done:
         if log.isEnabledFor(logging.INFO):
             client = scope.get("client")
             log.info(
-                _LINE,
+                "http.request request_id=%s method=%s path=%s status=%d duration_ms=%.1f sent_bytes=%d client=%s "
+                "token=%s",
                 call.request_id,
                 scope["method"],
                 _shown(scope),
@@ -40,7 +41,6 @@ class Done:
             )
 
 
-_LINE = "http.request request_id=%s method=%s path=%s status=%d duration_ms=%.1f sent_bytes=%d client=%s token=%s"
 _METHODS = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"))
 
 

@@ -120,21 +120,13 @@ async def _answer(request: Request, error: Exception) -> Response:
     problem = problem_of(error)
     if problem.status >= 500:
         _log_failure(call.request_id, error)
-    response = problem.response(call.request_id)
-    if _leaves_body_unread(request):
-        response.headers["Connection"] = "close"
-    return response
+    return problem.response(call.request_id)
 
 
 def _log_failure(request_id: str, error: Exception) -> None:
     from spoolq.web.security import log
 
     log.warning("request.refused request_id=%s error=%s", request_id, error)
-
-
-def _leaves_body_unread(request: Request) -> bool:
-    """What is not read would be read as the next request, or for ever."""
-    return "transfer-encoding" in request.headers or request.headers.get("content-length", "0") != "0"
 
 
 class _Closing:

@@ -30,6 +30,10 @@ log = logging.getLogger("spoolq.web")
 ENVIRONMENT = "SPOOLQ_SERVE"
 HEAD_BYTES = 256 * 1024
 HEAD_S = 10.0
+UNREAD_S = 30.0
+"""How long what is left of a body is read, and dropped, once it has been answered: closing at once would reset the
+connection, and the client would lose the answer."""
+
 IDLE_S = 30
 
 
@@ -72,6 +76,7 @@ class Protocol(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
+        self._unread_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Somebody connects."""
@@ -88,7 +93,7 @@ class Protocol(HttpToolsProtocol):
         """The connection has ended."""
         if self._refused:
             return
-        self._stop_timer()
+        self._stop_timers()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -107,7 +112,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head of a request is whole."""
         self._in_head = False
-        self._stop_timer()
+        self._stop_timers()
         if self._head_bytes > 2 * HEAD_BYTES:
             self.transport.write(_refusal("headers-too-large"))
             self.transport.close()
@@ -115,10 +120,17 @@ class Protocol(HttpToolsProtocol):
         self.scope["spoolq.transport"] = self.transport  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """A piece of a body."""
+        super().on_body(body)
+        if self.cycle.response_complete and self._unread_timer is None:
+            self._unread_timer = self.loop.call_later(UNREAD_S, self.transport.close)
+
     def on_message_complete(self) -> None:
         """A request is whole; the next thing is a head."""
         self._in_head = True
         self._head_bytes = 0
+        self._stop_timers()
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
@@ -131,10 +143,11 @@ class Protocol(HttpToolsProtocol):
         if self._in_head:
             self.transport.close()
 
-    def _stop_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _stop_timers(self) -> None:
+        for timer in (self._head_timer, self._unread_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._unread_timer = None
 
 
 def app_of(serve: Serve) -> ASGIApp:

@@ -112,7 +112,7 @@ async def body_of(receive: Receive, pause_s: float, most_bytes: int) -> AsyncIte
 
 def too_large(most_bytes: int) -> Problem:
     """A body over the server's own limit."""
-    return Problem("too-large", f"at most {most_bytes} bytes are allowed", headers={"Connection": "close"})
+    return Problem("too-large", f"at most {most_bytes} bytes are allowed")
 
 
 def etag_of(id: str, size: int) -> str:
