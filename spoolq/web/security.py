@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -23,6 +24,7 @@ log = logging.getLogger("spoolq.web")
 
 REQUEST_ID_CHARS = 200
 _NO_STORE = (b"cache-control", b"no-store")
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]\s]+))(?::\d{0,5})?", re.ASCII)
 _OPEN = frozenset(("/healthz", "/readyz"))
 
 
@@ -68,14 +70,10 @@ class Names:
 
     def _is_host(self, host: bytes) -> bool:
         """A name that a page of another site cannot have pointed at us: one of ours, or an address in numbers."""
-        text = host.decode("latin-1").lower()
-        name, _, rest = text.partition("]") if text.startswith("[") else text.partition(":")
-        name = name.removeprefix("[")
-        if rest.removeprefix(":") and not rest.removeprefix(":").isascii():
+        found = _HOST.fullmatch(host.decode("latin-1").lower())
+        if found is None:
             return False
-        port = rest.removeprefix(":")
-        if port and not (port.isdecimal() and len(port) <= 5):
-            return False
+        name = found[1] or found[2]
         if name in self._hosts:
             return True
         try:
