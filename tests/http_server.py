@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from spoolq.web.server import Protocol
 from tests.helpers import LIMIT_S
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
@@ -63,6 +64,7 @@ class AppServer:
         self._app: App | None = None
         config = uvicorn.Config(
             self._answer,
+            http=Protocol,
             interface="asgi3",
             lifespan="off",
             log_config=None,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from spoolq import validate
-from spoolq.errors import UnsafeFile, storage_error
+from spoolq.errors import StorageError, UnsafeFile, storage_error
 
 PIECE_BYTES = 1 << 18
 IN_MEMORY_BYTES = 1 << 20
@@ -29,18 +29,21 @@ class Upload:
         self.whole = b""
         self._begun = False
         self._start: int | None = None
+        self._body_size: int | None = None
         if isinstance(body, (bytes, bytearray, memoryview)):
             self.whole = bytes(body)
+            self._body_size = len(self.whole)
         elif hasattr(body, "read"):
             self.file = body
             self._start = _position(body)
+            self._body_size = _size(body, self._start)
         else:
             raise validate.wrong_body(body)
 
     @property
     def size(self) -> int | None:
         """How much there is to send; None where only the end tells."""
-        size = len(self.whole) if self.file is None else _size(self.file, self._start)
+        size = self._body_size
         return None if size is None else len(self.before) + size + len(self.after)
 
     def again(self) -> bool:
@@ -64,11 +67,20 @@ class Upload:
             yield self.after
 
     def _read(self, file: BinaryIO) -> Iterator[bytes]:
+        """To its end; of a file with a size as much as it had at first, since that was announced."""
+        left = self._body_size
         self._begun = True
-        while piece := file.read(PIECE_BYTES):
+        while left != 0:
+            piece = file.read(PIECE_BYTES if left is None else min(PIECE_BYTES, left))
             if not isinstance(piece, bytes):
                 raise validate.wrong_body(piece)
+            if not piece:
+                break
+            left = None if left is None else left - len(piece)
             yield piece
+        if left:
+            hint = "A file must not change while it is sent; nothing was enqueued"
+            raise StorageError(f"the file became shorter by {left} bytes while it was sent", op="enqueue", hint=hint)
 
 
 def _position(file: BinaryIO) -> int | None:
@@ -79,7 +91,7 @@ def _position(file: BinaryIO) -> int | None:
 
 
 def _size(file: BinaryIO, start: int | None) -> int | None:
-    """What a regular file has left. It may grow or shrink while it is sent: then the request fails."""
+    """What a regular file has left."""
     if start is None:
         return None
     try:

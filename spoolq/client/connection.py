@@ -21,7 +21,7 @@ import httpx
 from spoolq.client import problems
 from spoolq.client.address import Address
 from spoolq.client.bodies import Upload
-from spoolq.errors import OutcomeUnknown, SpoolqError, StorageError, Unreachable
+from spoolq.errors import OutcomeUnknown, SpoolqError, Unreachable
 
 ANSWER_S = 60.0
 """How long an answer may take beyond what the request asks the server to wait: a busy lock, a slow disk."""
@@ -139,9 +139,8 @@ class Connection:
         """The error for an answer that did not come."""
         server = self.address.server
         said = str(why) or type(why).__name__
-        if isinstance(why, httpx.LocalProtocolError):
-            hint = "A file must not change while it is sent; nothing was enqueued"
-            return StorageError(f"{call.op}: the request could not be sent: {said}", op=call.op, path=server, hint=hint)
+        if isinstance(why, (httpx.LocalProtocolError, httpx.UnsupportedProtocol)):
+            return SpoolqError(f"{call.op}: the request could not be sent: {said}", op=call.op, path=server)
         if call.looks or not sent:
             hint = "Is it running, and is this its address?"
             return Unreachable(f"{call.op}: {server} does not answer ({said})", op=call.op, path=server, hint=hint)
