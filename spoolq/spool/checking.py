@@ -45,6 +45,7 @@ class Check:
     def run(self) -> list[Problem]:
         """Everything that is wrong; an empty list where nothing is."""
         with translated("check", self._directory.base):
+            self._check_index()
             places = self._listed()
             self._check_twins(places)
             self._check_files(places)
@@ -58,6 +59,17 @@ class Check:
 
     def _say(self, kind: str, what: str, fix: str, *, path: str = "", id: str = "", fixed: bool = False) -> None:
         self._problems.append(Problem(kind=kind, what=what, fix=fix, path=path, message_id=id, fixed=fixed))
+
+    # The index itself
+
+    def _check_index(self) -> None:
+        with self._session.look() as db:
+            said = sql.look_contradictions(db)
+        if said:
+            fix = "it is made anew from the files"
+            self._say("damaged_index", f"the index contradicts itself: {'; '.join(said)}", fix, fixed=self._fix)
+            if self._fix:
+                self._session.rebuild()
 
     # One id in two places
 

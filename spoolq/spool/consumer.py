@@ -18,6 +18,7 @@ from spoolq.interfaces import Queue
 from spoolq.message import Message
 from spoolq.models import Attempt, State
 from spoolq.retry import delay_s as retry_delay_s
+from spoolq.spool import index as sql
 from spoolq.spool import mending, moves
 from spoolq.spool.by_names import NamesOnly
 from spoolq.spool.directory import path_in
@@ -33,7 +34,6 @@ log = logging.getLogger("spoolq.spool")
 
 T = TypeVar("T")
 
-PROMOTE_AT_ONCE = 100
 READ_AT_ONCE_BYTES = 65_536
 """Bodies up to this are read while the file is open for the probe anyway."""
 
@@ -185,7 +185,7 @@ class Consumer:
 
     def _promote(self, index: Index, now: int) -> bool:
         due = index.first_due()
-        return due is not None and due <= now and index.promote(now, PROMOTE_AT_ONCE) > 0
+        return due is not None and due <= now and index.promote(now, sql.PROMOTE_AT_ONCE) > 0
 
     def _take_up_to(
         self, index: Index, holder: Owner | None, count: int, lease_s: float | None, now: int, taken: list[_Taken]

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from spoolq.errors import Full, MessageTooLarge, SpoolqError, UnsafeFile, storage_error
+from spoolq.errors import DiskFull, Full, MessageTooLarge, SpoolqError, StorageError, UnsafeFile, storage_error
 from spoolq.spool.files import not_regular, open_message
 from spoolq.spool.index import Index, Row
 from spoolq.spool.meta import Arrival, write_arrival
@@ -52,6 +52,7 @@ class Drops:
         self._files = session.directory.files
         self._room = room
         self._seen: dict[str, tuple[int, int, float]] = {}
+        self._unsynced: set[tuple[int, int]] = set()
         self.waiting: dict[str, str] = {}
 
     def is_ignored(self, text: str) -> bool:
@@ -92,13 +93,15 @@ class Drops:
         fd = self._open(text, path)
         if fd is None:
             return None
+        ready = None
         try:
             ready = self._judge(text, path, fd, batch)
-        except BaseException:
-            os.close(fd)
-            raise
-        if ready is None:
-            os.close(fd)
+        except (DiskFull, StorageError) as error:
+            # Its trouble is no reason why others should wait.
+            self._wait(text, error.message, loud=True)
+        finally:
+            if ready is None:
+                os.close(fd)
         return ready
 
     def _open(self, text: str, path: str) -> int | None:
@@ -122,6 +125,9 @@ class Drops:
         found = os.fstat(fd)
         if writer is Writer.WRITING:
             self._wait(text, "somebody is writing it")
+            return None
+        if (found.st_dev, found.st_ino) in self._unsynced:
+            self._wait(text, "the disk reported an error as it was synced: put a new copy in its place", loud=True)
             return None
         if writer is Writer.UNKNOWN and not self.at_rest(text, found):
             self._wait(text, f"changed within the last {self._session.settings.drops.settle_s:g} s")
@@ -160,12 +166,20 @@ class Drops:
                 # Not before the rename where it schedules: a drop that is not taken in after all keeps its time.
                 self._set_time(fd, path, now)
             if self._session.syncs:
-                self._files.fsync(fd)
+                self._sync(fd, found)
             if not arrival.is_empty():
                 write_arrival(self._directory, name.id, arrival, sync=self._session.syncs)
         except OSError as error:
             raise storage_error(error, "take_in", path) from error
         return _Ready(text, name, format_name(*name), found.st_size, fd, leased, not arrival.is_empty(), expires)
+
+    def _sync(self, fd: int, found: os.stat_result) -> None:
+        """Once only: after a failed one the next succeeds, and the bytes are gone all the same."""
+        try:
+            self._files.fsync(fd)
+        except OSError:
+            self._unsynced.add((found.st_dev, found.st_ino))
+            raise
 
     def _set_time(self, fd: int, path: str, now: int) -> None:
         """By its descriptor: what stands under the name by now may be a link to somewhere else."""
@@ -190,10 +204,11 @@ class Drops:
         """Rename and add rows, in one transaction; empties the batch."""
         if not batch:
             return 0
+        all_ready, batch[:] = [*batch], []
         taken: list[_Ready] = []
         try:
             with self._session.write() as index:
-                for ready in batch:
+                for ready in all_ready:
                     if self._rename(ready):
                         self._add_row(index, ready)
                         taken.append(ready)
@@ -203,11 +218,10 @@ class Drops:
             raise
         finally:
             kept = {ready.file_name for ready in taken}
-            for ready in batch:
+            for ready in all_ready:
                 os.close(ready.fd)
                 if ready.file_name not in kept:
                     self._forget_meta(ready)
-            batch.clear()
         if taken and self._session.syncs:
             self._files.sync_directory(self._directory.new)
         if taken:
@@ -264,7 +278,7 @@ class Drops:
 
     def _forget_meta(self, ready: _Ready) -> None:
         if ready.has_meta:
-            self._files.unlink_if_there(self._directory.meta_path(ready.name.id))
+            self._files.discard(self._directory.meta_path(ready.name.id))
 
     def _quarantine(self, text: str) -> None:
         """A link, FIFO, socket or device: to `dead/`, unopened."""

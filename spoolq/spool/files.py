@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import stat
@@ -17,6 +18,8 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from spoolq.errors import UnsafeFile
+
+log = logging.getLogger("spoolq.spool")
 
 COPY_BYTES = 1 << 20
 _OPEN_MESSAGE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -155,6 +158,14 @@ class Files:
             return False
         return True
 
+    def discard(self, path: str) -> None:
+        """Remove what a failed operation leaves, if that can be done: its own error is the one to be told of."""
+        try:
+            self.unlink_if_there(path)
+        except OSError as error:
+            # CRASH: likewise left; sweep removes it.
+            log.warning("litter.left path=%s error=%s", path, error)
+
     def utime_ns(self, path: str | int, ns: int) -> None:
         """Set both times; of a descriptor, or a path."""
         os.utime(path, ns=(ns, ns))
@@ -197,7 +208,7 @@ class Files:
                 self.close(fd)
             self.rename(temporary, target)
         except BaseException:
-            self.unlink_if_there(temporary)
+            self.discard(temporary)
             raise
         if sync:
             self.sync_directory(os.path.dirname(target))

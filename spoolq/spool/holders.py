@@ -62,11 +62,11 @@ class Holder:
                 directory.files.rename_new(temporary, path)
             except FileExistsError:
                 os.close(fd)
-                directory.files.unlink_if_there(temporary)
+                directory.files.discard(temporary)
                 continue
             except BaseException:
                 os.close(fd)
-                directory.files.unlink_if_there(temporary)
+                directory.files.discard(temporary)
                 raise
             return cls(name, path, fd)
         raise RuntimeError("no free name in holders/")

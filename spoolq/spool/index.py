@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
-from spoolq.models import State
+from spoolq.models import STATES, State
 
 USER_VERSION = 1
 BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21600.0, float("inf"))
@@ -22,6 +22,7 @@ _PAGE_BYTES = 1024
 """Small, since a transaction changes one row in each of three or four pages, and each goes through the WAL whole."""
 
 _CHECKPOINT_PAGES = 256
+PROMOTE_AT_ONCE = 100
 _HISTORY_MINUTES = 8 * 24 * 60
 _DAY_MS = 86_400_000
 
@@ -87,9 +88,34 @@ class Info(NamedTuple):
     made_at_ms: int
     next_clean_boot_ms: int
     next_sweep_boot_ms: int
+    next_forget_boot_ms: int
+    forget_after: str
     last_clean_at_ms: int
     last_scan_at_ms: int
     last_scan_ms: int
+
+
+class Contradiction(sqlite3.DatabaseError):
+    """What no index that is whole can say: its pages tell different things."""
+
+
+_NO_DAMAGE = frozenset(
+    (
+        *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT),
+        *(sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY),
+        *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISUSE),
+    )
+)
+_DAMAGE = frozenset((sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_READONLY_DBMOVED))
+"""Among the kinds above: the file was cut short, or removed beneath a transaction."""
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error means that the index has to be made anew; else the system, or somebody, is in the way."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return isinstance(error, Contradiction | UnicodeDecodeError) or "decode" in str(error)
+    return code in _DAMAGE or code & 0xFF not in _NO_DAMAGE
 
 
 class Key(NamedTuple):
@@ -349,7 +375,8 @@ class Index:
         self, row: Row, nonce: str, now_ms: int, deadline_boot_ms: int | None, deadline_at_ms: int | None
     ) -> None:
         """A ready row becomes claimed, one attempt more."""
-        self._db.execute(_CLAIM, (nonce, now_ms, deadline_boot_ms, deadline_at_ms, row.id))
+        if self._db.execute(_CLAIM, (nonce, now_ms, deadline_boot_ms, deadline_at_ms, row.id)).rowcount != 1:
+            raise Contradiction(f"{row.id} is ready, and is not there")
         waited = max(0, now_ms - row.ready_at_ms)
         counted = self._db.execute(_CLAIMED[bisect.bisect_left(_BUCKETS_MS, waited)], (row.body_bytes, waited))
         self.may_be_scheduled = counted.fetchone()[0] > 0
@@ -401,7 +428,8 @@ class Index:
 
     def remove(self, row: Row) -> None:
         """A row whose message is gone."""
-        self._db.execute("DELETE FROM messages WHERE id = ?", (row.id,))
+        if self._db.execute("DELETE FROM messages WHERE id = ?", (row.id,)).rowcount != 1:
+            raise Contradiction(f"{row.id} was read, and is not there")
         deltas: dict[str, int] = {}
         _step(deltas, row.state, -1, -row.body_bytes)
         self.count(**deltas)
@@ -518,10 +546,6 @@ class Index:
             "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)", (dedup_key, key.id, key.until_at_ms, int(key.reserved))
         )
 
-    def forget_key(self, dedup_key: str, id: str) -> None:
-        """Forget a key that names this message."""
-        self._db.execute("DELETE FROM keys WHERE dedup_key = ? AND id = ?", (dedup_key, id))
-
     def forget_keys_before(self, now_ms: int, limit: int) -> int:
         """Forget keys whose window has ended; returns how many."""
         return self._db.execute(
@@ -555,7 +579,7 @@ class Index:
         for state, number, size in self._db.execute(
             "SELECT state, count(*), coalesce(sum(body_bytes), 0) FROM messages WHERE state <> 'settled' GROUP BY state"
         ).fetchall():
-            real[state], real[f"{state}_bytes"] = number, size
+            _step(real, state, number, size)
         return [(column, kept[column], value) for column, value in real.items() if kept[column] != value]
 
     def forget_minutes(self, now_ms: int) -> None:
@@ -592,9 +616,12 @@ def is_due(next_boot_ms: int, now_boot_ms: int) -> bool:
 
 def _step(deltas: dict[str, int], state: str, number: int, size: int) -> None:
     """Count a state in or out; a settled row counts nowhere."""
-    if state != "settled":
-        deltas[state] = deltas.get(state, 0) + number
-        deltas[state + "_bytes"] = deltas.get(state + "_bytes", 0) + size
+    if state == "settled":
+        return
+    if state not in STATES:
+        raise Contradiction(f"{state!r} is no state")
+    deltas[state] = deltas.get(state, 0) + number
+    deltas[state + "_bytes"] = deltas.get(state + "_bytes", 0) + size
 
 
 def _counts(row: Sequence[Any]) -> Counts:
@@ -762,10 +789,12 @@ def look_ended_totals(db: sqlite3.Connection, state: str, before_ms: int) -> tup
     return row[0], row[1]
 
 
-def look_settled(db: sqlite3.Connection, before_ms: int) -> list[str]:
-    """Messages that were settled and deleted before an instant. Reads the whole table."""
-    rows = db.execute("SELECT id FROM messages WHERE state = 'settled' AND ended_at_ms <= ?", (before_ms,))
-    return [row[0] for row in rows]
+def look_settled(db: sqlite3.Connection, after: str, before_ms: int, limit: int) -> tuple[list[str], str]:
+    """Of the next `limit` rows after an id, those settled before an instant; and the last id, "" at the end."""
+    rows = db.execute("SELECT id, state, ended_at_ms FROM messages WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
+    found = rows.fetchall()
+    settled = [id for id, state, ended in found if state == "settled" and ended <= before_ms]
+    return settled, found[-1][0] if len(found) == limit else ""
 
 
 def look_minutes(db: sqlite3.Connection, since_minute: int) -> list[Counts]:
@@ -821,6 +850,11 @@ def look_known_among(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
     """Which of these, at most a few hundred, have a row."""
     marks = ", ".join("?" * len(ids))
     return {row[0] for row in db.execute(f"SELECT id FROM messages WHERE id IN ({marks})", ids)}
+
+
+def look_contradictions(db: sqlite3.Connection) -> list[str]:
+    """Where pages tell different things, in SQLite's words, the first few. Reads everything."""
+    return [text for (text,) in db.execute("PRAGMA integrity_check(3)") if text != "ok"]
 
 
 def look_claims(db: sqlite3.Connection) -> Iterator[tuple[str | None, int]]:

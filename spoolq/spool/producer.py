@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from spoolq import validate
-from spoolq.errors import Busy, QueueNotFound, SpoolqError, StorageError, TryAgain, UnsafeFile, storage_error
+from spoolq.errors import Busy, QueueNotFound, StorageError, TryAgain, UnsafeFile, storage_error
 from spoolq.models import NewMessage
 from spoolq.spool.files import open_message
 from spoolq.spool.index import Index, Key, look_key
@@ -192,25 +192,23 @@ class Producer:
             plan.size = write(fd)
             if self._session.syncs:
                 self._files.fsync(fd)
+            if keep_open:
+                plan.fd = fd
+            else:
+                closing, fd = fd, -1
+                self._files.close(closing)
         except BaseException as error:
             self._give_up(plan.id, fd)
             if isinstance(error, OSError):
                 raise storage_error(error, "enqueue", path) from error
             raise
-        if keep_open:
-            plan.fd = fd
-        else:
-            self._files.close(fd)
 
     def _give_up(self, id: str, fd: int = -1) -> None:
         """Leave no litter of an enqueue that failed before its commit point."""
         if fd >= 0:
             os.close(fd)
-        for path in (self._directory.temporary(id), self._directory.meta_path(id)):
-            try:
-                self._files.unlink_if_there(path)
-            except OSError as error:
-                log.warning("litter.left path=%s error=%s", path, error)
+        self._files.discard(self._directory.temporary(id))
+        self._files.discard(self._directory.meta_path(id))
 
     def _put_in_place(self, run: list[_Prepared]) -> None:
         """Metadata, then the rename of each (its commit point), then one sync of the directory."""
@@ -227,14 +225,21 @@ class Producer:
             if syncs:
                 self._files.sync_directory(self._directory.new)
         except BaseException as error:
-            # Not promised to anybody yet. RACE: one that was claimed meanwhile is delivered, and that is all.
-            for prepared in placed:
-                self._files.unlink_if_there(f"{self._directory.new}/{prepared.file_name}")
+            # Not promised to anybody yet.
             for prepared in run:
-                self._give_up(prepared.id)
+                if prepared not in placed or self._taken_back(prepared):
+                    self._give_up(prepared.id)
             if isinstance(error, OSError):
                 raise storage_error(error, "enqueue", self._directory.new) from error
             raise
+
+    def _taken_back(self, prepared: _Prepared) -> bool:
+        """Whether it is out of `new/` again. RACE: what was claimed meanwhile is delivered, with its metadata."""
+        try:
+            return self._files.unlink_if_there(f"{self._directory.new}/{prepared.file_name}")
+        except OSError as error:
+            log.warning("enqueue.not_taken_back id=%s error=%s", prepared.id, error)
+            return False
 
     def _add_rows(self, run: list[_Prepared]) -> None:
         """The rows, and a wake-up. What goes wrong here is mended by the next scan, and fails nobody's enqueue."""
@@ -312,8 +317,7 @@ class Producer:
                 prepared.append(plan)
                 self._files.write(fd, new.body)
                 if not self._session.syncs:
-                    self._files.close(fd)
-                    fds.pop()
+                    self._files.close(fds.pop())
             self._sync_all(fds)
         except BaseException as error:
             for plan in prepared:
@@ -349,15 +353,12 @@ class Producer:
             if known is not None:
                 self._give_up(plan.id)
                 return known
-            try:
-                self._put_in_place([plan])
-            except BaseException:
-                self._forget_reservation(key, plan.id)
-                raise
+            # Where this fails the reservation stays: the next of this key sees whether there is a message.
+            self._put_in_place([plan])
             self._finish_keyed(key, plan)
             return plan.id
         except BaseException:
-            self._files.unlink_if_there(self._directory.temporary(plan.id))
+            self._files.discard(self._directory.temporary(plan.id))
             raise
         finally:
             os.close(plan.fd)
@@ -410,19 +411,13 @@ class Producer:
         if placed or index.row(known.id) is not None:
             if placed and self._session.syncs:
                 # Its writer may not have come to this, and what is answered now is a promise.
-                self._files.sync_directory(self._directory.new)
+                with translated("enqueue", self._directory.new):
+                    self._files.sync_directory(self._directory.new)
             index.keep_key(key, known._replace(reserved=False))
             self._session.scan_due = True
             return known.id
         index.keep_key(key, mine)
         return None
-
-    def _forget_reservation(self, key: str, id: str) -> None:
-        try:
-            with self._session.write() as index:
-                index.forget_key(key, id)
-        except SpoolqError as error:
-            log.info("reservation.left id=%s error=%s", id, error.message)
 
     def _finish_keyed(self, key: str, plan: _Prepared) -> None:
         """The row, and the end of the reservation, in one transaction."""
@@ -445,7 +440,8 @@ class Producer:
             raise UnsafeFile("not a regular file", op="enqueue_file", path=path)
         if new.dedup_key is not None:
             id = self._enqueue(lambda fd: self._copy_range(source, fd, found.st_size), new)
-            self._files.unlink_if_there(path)
+            with translated("enqueue_file", path):
+                self._files.unlink_if_there(path)
             return id
         self._session.refresh_settings()
         plan = self._plan(new)
@@ -454,20 +450,34 @@ class Producer:
             if take_lease(source) is Writer.WRITING:
                 hint = "Close it there first, or enqueue a copy"
                 raise UnsafeFile(f"somebody is writing {path}", op="enqueue_file", path=path, hint=hint)
+            target = f"{self._directory.new}/{plan.file_name}"
+            placed = False
             try:
                 if plan.arrival is not _NOTHING:
                     write_arrival(self._directory, plan.id, plan.arrival, sync=self._session.syncs)
                 if self._session.syncs:
                     self._files.fsync(source)
-                self._files.rename_new(path, f"{self._directory.new}/{plan.file_name}")
+                self._files.rename_new(path, target)
+                placed = True
+                if self._session.syncs:
+                    self._files.sync_directory(self._directory.new)
+                    self._files.sync_directory(os.path.dirname(path) or ".")
             except BaseException:
-                self._files.unlink_if_there(self._directory.meta_path(plan.id))
+                if not placed or self._moved_back(target, path):
+                    self._files.discard(self._directory.meta_path(plan.id))
                 raise
-            if self._session.syncs:
-                self._files.sync_directory(self._directory.new)
-                self._files.sync_directory(os.path.dirname(path) or ".")
         self._add_rows([plan])
         return plan.id
+
+    def _moved_back(self, target: str, path: str) -> bool:
+        """Whether the user has the file again. RACE: claimed meanwhile, it is a message, and is delivered."""
+        try:
+            self._files.rename_new(target, path)
+        except OSError as error:
+            self._session.scan_due = True
+            log.warning("enqueue.not_taken_back path=%s error=%s", target, error)
+            return False
+        return True
 
 
 _NOTHING = Arrival()

@@ -1,7 +1,7 @@
 """The local queue: `interfaces.Queue` on files. It puts the parts together; what they do is theirs.
 
-Producing is `producer`, claiming and settling `consumer`, looking `reading`, keeping in order `recovery`, `scanning`,
-`drops` and `cleanup`. Here is what needs several of them: waiting, a consumer's own claims, and maintenance when due.
+Producing is `producer`, claiming and settling `consumer`, looking `reading`, keeping in order `upkeep`. Here is what
+needs several of them: waiting, a consumer's own claims, and a person's changes.
 """
 
 from __future__ import annotations
@@ -39,27 +39,20 @@ from spoolq.settings import Settings
 from spoolq.spool import index as sql
 from spoolq.spool import mending, moves, queues
 from spoolq.spool.checking import Check
-from spoolq.spool.cleanup import Cleanup
-from spoolq.spool.consumer import PROMOTE_AT_ONCE, Consumer, Mark, Owner
+from spoolq.spool.consumer import Consumer, Mark, Owner
 from spoolq.spool.dead_letters import SpoolDeadLetters
-from spoolq.spool.drops import Drops
 from spoolq.spool.files import Files
 from spoolq.spool.holders import Holder
 from spoolq.spool.index import Index, Row
 from spoolq.spool.producer import PLAIN, Producer
 from spoolq.spool.reading import Reading, not_found
-from spoolq.spool.recovery import SWEEP_EVERY_MS, Recovery
-from spoolq.spool.scanning import Scanner
 from spoolq.spool.session import Session, answerable, translated
+from spoolq.spool.upkeep import SCAN_BUDGET_S, Upkeep
 from spoolq.spool.wakeup import Wakeup
 
 log = logging.getLogger("spoolq.spool")
 
-SCAN_BUDGET_S = 0.02
-REAP_EVERY_S = 1.0
-REAP_WAITING_S = 0.1
-CLEAN_EVERY_MS = 60_000
-LOOK_EVERY_S = 2.0
+HOLDER_LOOK_S = 1.0
 _SLICE = 200
 
 
@@ -95,18 +88,11 @@ class SpoolQueue(Queue):
         self._producer = Producer(session)
         self._consumer = Consumer(session, self)
         self._reading = Reading(session)
-        self._drops = Drops(session, self._producer.room)
-        self._scanner = Scanner(session, self._drops)
-        self._recovery = Recovery(session)
-        self._cleanup = Cleanup(session)
         self._wakeup = Wakeup(session.directory)
-        self._scan_mutex = threading.Lock()
+        self._upkeep = Upkeep(session, self._producer.room, self._wakeup)
         self._holder_mutex = threading.Lock()
         self._holder: Holder | None = None
-        self._reaped_s = float("-inf")
-        self._keep_next_s = 0.0
         self._holder_seen_s = 0.0
-        self._producer.room.relief = lambda: self._cleanup.make_room(self._producer.room)
         self.dead_letters = SpoolDeadLetters(session, self._reading)
         session.on_fork = self._after_fork
 
@@ -206,7 +192,7 @@ class SpoolQueue(Queue):
                 self._holder = self._open_holder("")
             else:
                 self._holder = self._kept_holder(self._holder)
-            self._holder_seen_s = self._session.clock.mono_s() + REAP_EVERY_S
+            self._holder_seen_s = self._session.clock.mono_s() + HOLDER_LOOK_S
             return self._holder
 
     def _open_holder(self, label: str) -> Holder:
@@ -251,8 +237,7 @@ class SpoolQueue(Queue):
         validate.check_lease(lease_s)
         clock = self._session.clock
         self._session.refresh_settings()
-        if self._reap_if_due(REAP_EVERY_S):
-            self._scan_if_due()
+        self._upkeep.at_hand()
         found = self._consumer.take(holder, count, lease_s)
         if not found:
             found = self._take_after_scan(holder, count, lease_s)
@@ -262,9 +247,7 @@ class SpoolQueue(Queue):
 
     def _take_after_scan(self, holder: Owner | None, count: int, lease_s: float | None) -> list[Message]:
         """Before "nothing there" is answered: look for files that no row knows of."""
-        with translated("scan", self._directory.new):
-            needed = self._scanner.is_needed()
-        if needed and self._scan(SCAN_BUDGET_S):
+        if self._upkeep.is_scan_needed() and self._upkeep.scan(SCAN_BUDGET_S):
             return self._consumer.take(holder, count, lease_s)
         return []
 
@@ -274,8 +257,7 @@ class SpoolQueue(Queue):
         self._wakeup.watch()
         while True:
             seen = self._wakeup.count
-            self._reap_if_due(REAP_WAITING_S)
-            self._take_in_dropped()
+            self._upkeep.while_waiting()
             if self._may_have_something():
                 found = self._consumer.take(holder, count, lease_s) or self._take_after_scan(holder, count, lease_s)
                 if found:
@@ -287,12 +269,11 @@ class SpoolQueue(Queue):
 
     def _has_something(self) -> bool:
         """Whether a dequeue would find something, as far as a look and a scan tell."""
-        self._reap_if_due(REAP_WAITING_S)
-        self._take_in_dropped()
+        self._upkeep.while_waiting()
         if not self._may_have_something():
             return False
-        self._promote()
-        return self._reading.peek() is not None or self._scan(SCAN_BUDGET_S) > 0
+        self._upkeep.promote()
+        return self._reading.peek() is not None or self._upkeep.scan(SCAN_BUDGET_S) > 0
 
     def _may_have_something(self) -> bool:
         """A look without the write lock: of eight who wait for one message, seven stop here."""
@@ -302,8 +283,7 @@ class SpoolQueue(Queue):
             if sql.look_ready(db) is not None:
                 return True
             due = sql.look_next_due(db)
-        with translated("scan", self._directory.new):
-            return (due is not None and due <= self._session.clock.wall_ms()) or self._scanner.is_needed()
+        return (due is not None and due <= self._session.clock.wall_ms()) or self._upkeep.is_scan_needed()
 
     def is_free(self) -> bool:
         return self._session.is_free()
@@ -313,7 +293,7 @@ class SpoolQueue(Queue):
 
     def next_look_s(self, longest_s: float) -> float:
         self._wakeup.watch()
-        return self._by_time_alone_s(longest_s if self._wakeup.tells else min(longest_s, POLL_S))
+        return self._upkeep.by_time_alone_s(longest_s if self._wakeup.tells else min(longest_s, POLL_S))
 
     def dequeue_marked(self, mark: str, count: int = 1, *, lease_s: float | None = None) -> list[Message]:
         validate.check_count(count)
@@ -323,66 +303,7 @@ class SpoolQueue(Queue):
 
     def _wait(self, seen: int, left_s: float) -> bool:
         """Until a wake-up, or the next thing that comes by time alone."""
-        return self._wakeup.wait(seen, self._by_time_alone_s(left_s))
-
-    def _by_time_alone_s(self, left_s: float) -> float:
-        """How long until something may come without a wake-up: a claim's end, what is scheduled, a drop at rest."""
-        with self._session.look() as db:
-            due = sql.look_next_due(db)
-            claimed = sql.look_counts(db).claimed
-        timeout_s = min(left_s, LOOK_EVERY_S)
-        if claimed:
-            timeout_s = min(timeout_s, REAP_WAITING_S)
-        if self._drops.waiting:
-            timeout_s = min(timeout_s, 0.2)
-        if due is not None:
-            timeout_s = min(timeout_s, max(0.001, (due - self._session.clock.wall_ms()) / 1000))
-        return timeout_s
-
-    def _reap_if_due(self, every_s: float) -> bool:
-        """Whether it was this long ago, by whoever came here last."""
-        due = self._session.clock.mono_s() >= self._reaped_s + every_s
-        if due:
-            self._reap()
-        return due
-
-    def _scan_if_due(self) -> None:
-        """Now and then though there is something ready: drops must not starve behind messages that never end."""
-        if self._scanner.is_due():
-            try:
-                self._scan(SCAN_BUDGET_S)
-            except SpoolqError as error:
-                # What it met is met again when there is nothing else, and said then.
-                log.warning("scan.failed error=%s", error.message)
-
-    def _reap(self) -> int:
-        self._reaped_s = self._session.clock.mono_s()
-        try:
-            return self._recovery.reap()
-        except SpoolqError as error:
-            # Somebody else's claims: not a reason for this dequeue to fail.
-            log.warning("reap.failed error=%s", error.message)
-            return 0
-
-    def _take_in_dropped(self) -> int:
-        """Drops that a wake-up named, without a scan."""
-        if self._wakeup.overflowed:
-            self._wakeup.overflowed = False
-            self._session.scan_due = True
-        names = self._wakeup.dropped()
-        if not names:
-            return 0
-        with self._scan_mutex, translated("take_in", self._directory.new):
-            return self._drops.take_in(sorted(names))
-
-    def _scan(self, budget_s: float) -> int:
-        """How many messages a scan found; 0 where another thread is at it."""
-        if not self._scan_mutex.acquire(blocking=False):
-            return 0
-        try:
-            return self._scanner.run(budget_s)
-        finally:
-            self._scan_mutex.release()
+        return self._wakeup.wait(seen, self._upkeep.by_time_alone_s(left_s))
 
     def slot(self, label: str = "") -> Slot:
         return SpoolSlot(self, label)
@@ -422,17 +343,8 @@ class SpoolQueue(Queue):
     def peek(self) -> MessageInfo | None:
         if os.path.exists(self._directory.paused):
             return None
-        self._promote()
+        self._upkeep.promote()
         return self._reading.peek()
-
-    def _promote(self) -> None:
-        """Make ready what is due, where something is."""
-        with self._session.look() as db:
-            due = sql.look_next_due(db)
-        now = self._session.clock.wall_ms()
-        if due is not None and due <= now:
-            with self._session.write() as index:
-                index.promote(now, PROMOTE_AT_ONCE)
 
     def get(self, message_id: str) -> MessageInfo:
         return self._reading.get(message_id)
@@ -500,7 +412,7 @@ class SpoolQueue(Queue):
                 with translated("change"):
                     moves.sync_moved(self._session, *(touched or (self._directory.of_state(changed.state),)))
                 return
-            self._scan(SCAN_BUDGET_S)
+            self._upkeep.scan(SCAN_BUDGET_S)
         raise not_found(id, said)
 
     def replay(self, message_id: str) -> None:
@@ -524,7 +436,7 @@ class SpoolQueue(Queue):
 
     def give_back(self, message_id: str, *, reason: str = "given back by hand") -> None:
         def end(index: Index, row: Row) -> Row:
-            self._recovery.end_claim(index, row, reason, "given_back")
+            self._upkeep.recovery.end_claim(index, row, reason, "given_back")
             return row
 
         validate.check_reason(reason)
@@ -547,8 +459,7 @@ class SpoolQueue(Queue):
     def purge(self, states: Sequence[State] = ("ready", "scheduled"), *, progress: Progress | None = None) -> int:
         validate.check_purge_states(states)
         if "ready" in states:
-            while self._scan(1.0):
-                pass
+            self._upkeep.scan_wholly()
         purged = 0
         for state in states:
             with self._session.look() as db:
@@ -579,66 +490,24 @@ class SpoolQueue(Queue):
 
     # Keeping
 
-    def maintain(self, *, budget_s: float = 0.02) -> bool:
+    def maintain(self, *, budget_s: float = SCAN_BUDGET_S) -> bool:
         self._session.refresh_settings()
-        self._reap_if_due(REAP_WAITING_S)
-        self._take_in_dropped()
-        if self._scanner.is_due():
-            self._scan(budget_s)
-        more = self._scanner.is_running()
-        now = self._session.clock.mono_s()
-        if now >= self._keep_next_s:
-            self._keep_next_s = now + 1.0
-            more = self._keep(budget_s) or more
-        return more
-
-    def _keep(self, budget_s: float) -> bool:
-        """What is done once a minute, or less, by whoever comes first."""
-        boot_ms = self._session.clock.boot_ms()
-        with self._session.look() as db:
-            info = sql.look_info(db)
-        more = False
-        if sql.is_due(info.next_clean_boot_ms, boot_ms) and self._take_turn("next_clean_boot_ms", CLEAN_EVERY_MS):
-            more = self._clean_some(budget_s)
-        if sql.is_due(info.next_sweep_boot_ms, boot_ms) and self._take_turn("next_sweep_boot_ms", SWEEP_EVERY_MS):
-            self._recovery.sweep()
-        return more
-
-    def _take_turn(self, column: str, every_ms: int) -> bool:
-        boot_ms = self._session.clock.boot_ms()
-        with self._session.write() as index:
-            return index.take_turn(column, boot_ms, boot_ms + every_ms)
-
-    def _clean_some(self, budget_s: float) -> bool:
-        self._recovery.adopt_claims()
-        with translated("ballast", self._directory.ballast):
-            self._producer.room.restore_ballast()
-        left = bool(self._cleanup.run(budget_s=budget_s).get("left"))
-        with self._session.write() as index:
-            values = {"last_clean_at_ms": self._session.clock.wall_ms(), "last_scan_ms": self._scanner.last_ms}
-            if left:
-                values["next_clean_boot_ms"] = self._session.clock.boot_ms() + 1000
-            index.set_info(**values)
-        return left
+        return self._upkeep.run(budget_s)
 
     def clean(self, *, dry_run: bool = False, progress: Progress | None = None) -> dict[str, int]:
-        if dry_run:
-            due = self._cleanup.due()
-            counts = {state: count for state, (count, _) in due.items()}
-            return counts | {f"{state}_bytes": size for state, (_, size) in due.items()}
-        result = self._cleanup.run(progress=progress)
-        self._recovery.sweep()
-        with self._session.write() as index:
-            index.set_info(last_clean_at_ms=self._session.clock.wall_ms())
-        return result
+        if not dry_run:
+            return self._upkeep.clean(progress)
+        due = self._upkeep.cleanup.due()
+        counts = {state: count for state, (count, _) in due.items()}
+        return counts | {f"{state}_bytes": size for state, (_, size) in due.items()}
 
     def check(self, *, fix: bool = False, progress: Progress | None = None) -> Sequence[Problem]:
-        while self._scan(1.0) or self._scanner.is_running():
-            pass
+        upkeep = self._upkeep
+        upkeep.scan_wholly()
         if fix:
-            self._recovery.adopt_claims()
-            self._reap()
-        return Check(self._session, self._drops, self._recovery, fix=fix, progress=progress).run()
+            upkeep.recovery.adopt_claims()
+            upkeep.reap()
+        return Check(self._session, upkeep.drops, upkeep.recovery, fix=fix, progress=progress).run()
 
     def rebuild(self, *, progress: Progress | None = None) -> int:
         return self._session.rebuild(progress)
@@ -671,7 +540,7 @@ class SpoolQueue(Queue):
 
     def _after_fork(self) -> None:
         """In a forked child: no claims, no watches, no half-held locks of this process's threads."""
-        self._scan_mutex = threading.Lock()
+        self._upkeep.forget()
         self._holder_mutex = threading.Lock()
         self._holder = None
         self._wakeup.forget()

@@ -137,7 +137,7 @@ def _make_ballast(directory: QueueDirectory) -> None:
         directory.files.rename(temporary, directory.ballast)
     except OSError as error:
         # A disk with no room for it gets it later (Room.restore_ballast); the spool works without.
-        directory.files.unlink_if_there(temporary)
+        directory.files.discard(temporary)
         log.warning("ballast.not_made error=%s", error)
 
 

@@ -173,12 +173,12 @@ def rebuild(
         _drop(directory, directory.index)
         directory.files.rename(temporary, directory.index)
     except sqlite3.Error as error:
-        _drop(directory, temporary)
+        _discard(directory, temporary)
         if "disk is full" in str(error) or "I/O" in str(error):
             raise storage_error(OSError(28, ""), "rebuild", directory.index) from error
         raise
     except OSError as error:
-        _drop(directory, temporary)
+        _discard(directory, temporary)
         raise storage_error(error, "rebuild", directory.index) from error
     return count
 
@@ -200,6 +200,12 @@ def _drop(directory: QueueDirectory, path: str) -> None:
     """Remove an index and all beside it."""
     for suffix in _SUFFIXES:
         directory.files.unlink_if_there(path + suffix)
+
+
+def _discard(directory: QueueDirectory, path: str) -> None:
+    """The same for one that could not be made."""
+    for suffix in _SUFFIXES:
+        directory.files.discard(path + suffix)
 
 
 def separate_twins(directory: QueueDirectory, clock: Clock, named: Container[str] = ()) -> int:

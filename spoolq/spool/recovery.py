@@ -31,7 +31,8 @@ SLICE = 100
 SETTLED_KEPT_MS = 10 * 60_000
 LITTER_AGE_S = 36 * 3600
 KEYED_AGE_S = 600
-SWEEP_EVERY_MS = 10 * 60_000
+FORGET_ROWS = 20_000
+FORGET_SLICE = 500
 
 
 class Recovery:
@@ -201,12 +202,7 @@ class Recovery:
 
     def _sweep_rows(self) -> int:
         now = self._session.clock.wall_ms()
-        with self._session.look() as db:
-            settled = sql.look_settled(db, now - SETTLED_KEPT_MS)
-        total = len(settled)
-        for start in range(0, len(settled), SLICE):
-            with self._session.write() as index:
-                index.forget_settled(settled[start : start + SLICE])
+        total = 0
         while True:
             with self._session.write() as index:
                 keys = index.forget_keys_before(now, SLICE)
@@ -214,6 +210,22 @@ class Recovery:
             total += keys
             if keys < SLICE:
                 return total
+
+    def forget_some(self, after: str) -> str:
+        """Drop rows of what was acknowledged and deleted ten minutes ago: the part of the table after an id.
+
+        Returns the id to go on after, "" at the end of the table.
+        """
+        before_ms = self._session.clock.wall_ms() - SETTLED_KEPT_MS
+        with self._session.look() as db:
+            settled, last = sql.look_settled(db, after, before_ms, FORGET_ROWS)
+        for start in range(0, len(settled), FORGET_SLICE):
+            with self._session.write() as index:
+                index.forget_settled(settled[start : start + FORGET_SLICE])
+        if last != after:
+            with self._session.write() as index:
+                index.set_info(forget_after=last)
+        return last
 
     def _sweep_temporary(self, text: str) -> bool:
         """Old, not locked by its writer, and open for writing nowhere."""

@@ -126,6 +126,6 @@ class Room:
                 directory.files.allocate(temporary, BALLAST_BYTES)
                 directory.files.rename(temporary, directory.ballast)
             except OSError:
-                directory.files.unlink_if_there(temporary)
+                directory.files.discard(temporary)
                 raise
         return True

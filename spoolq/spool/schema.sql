@@ -8,6 +8,8 @@ CREATE TABLE info (
     made_at_ms    INTEGER NOT NULL,
     next_clean_boot_ms INTEGER NOT NULL DEFAULT 0,   -- who moves these on does the work: nobody holds a lock for it
     next_sweep_boot_ms INTEGER NOT NULL DEFAULT 0,
+    next_forget_boot_ms INTEGER NOT NULL DEFAULT 0,
+    forget_after       TEXT NOT NULL DEFAULT '',     -- how far the pass over settled rows has come
     last_clean_at_ms   INTEGER NOT NULL DEFAULT 0,
     last_scan_at_ms    INTEGER NOT NULL DEFAULT 0,
     last_scan_ms       INTEGER NOT NULL DEFAULT 0
@@ -36,7 +38,7 @@ CREATE TABLE messages (
 ) STRICT, WITHOUT ROWID;
 
 -- Each index holds only what its question is about, so that no state's size slows another's. Settled rows are in none:
--- they are looked up by id, and every ten minutes one pass over the table finds the old ones.
+-- they are looked up by id, and a pass over the table, a part each second, finds the old ones.
 CREATE INDEX messages_ready     ON messages (held, priority DESC, id) WHERE state = 'ready';
 CREATE INDEX messages_scheduled ON messages (due_at_ms, id)           WHERE state = 'scheduled';
 CREATE INDEX messages_claimed   ON messages (nonce)                   WHERE state = 'claimed';

@@ -25,6 +25,7 @@ from typing import Any
 from spoolq import settings as settings_module
 from spoolq.clock import Clock
 from spoolq.errors import (
+    DiskFull,
     IndexInUse,
     NotASpool,
     QueueNotFound,
@@ -48,11 +49,6 @@ log = logging.getLogger("spoolq.spool")
 
 _SETTINGS_LOOK_S = 0.2
 _STAMP_GRAIN_NS = 100_000_000
-_DAMAGED = (
-    *("malformed", "not a database", "disk image", "no such table", "no such column", "unsupported file format"),
-    *("could not decode", "readonly database"),  # the second where its file was removed beneath a transaction
-)
-
 SQL_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """The second is an error of SQLite whose own text is made of what was damaged."""
 
@@ -210,7 +206,7 @@ class Session:
     def _translated(self, error: sqlite3.Error | UnicodeDecodeError) -> SpoolqError:
         """What an error of SQLite means."""
         text = str(error)
-        if isinstance(error, UnicodeDecodeError) or any(part in text.lower() for part in _DAMAGED):
+        if sql.is_damage(error):
             self._damaged = True
             self._identity = None
             self._root_stamp_ns = 0
@@ -276,10 +272,15 @@ class Session:
         """Open the index if it can be believed (section 8), else make it anew. Under the lock."""
         alone = self._users_but_me() == []
         index = None if removed else self._believed(alone)
-        if index is None:
-            self._make_anew(None)
-            index = Index(self.directory.index)
-        return self._opened(index)
+        if index is not None:
+            try:
+                return self._opened(index)
+            except SQL_ERRORS as error:
+                index.close()
+                if isinstance(self._translated(error), DiskFull):
+                    raise
+        self._make_anew(None)
+        return self._opened(Index(self.directory.index))
 
     def _opened(self, index: Index) -> Index:
         """The first write makes the WAL, whose identity is compared from now on."""

@@ -144,13 +144,13 @@ def test_a_directory_that_lies_around_keeps_nobody_busy(spool, queue, monkeypatc
     (spool / "new" / "directory").mkdir()
     assert queue.dequeue() is None
     looks = []
-    real = queue._scanner.run
+    real = queue._upkeep.scanner.run
 
     def run(budget_s):
         looks.append(budget_s)
         return real(budget_s)
 
-    monkeypatch.setattr(queue._scanner, "run", run)
+    monkeypatch.setattr(queue._upkeep.scanner, "run", run)
     begun = time.monotonic()
     assert queue.dequeue(wait_s=1) is None
     assert len(looks) <= 8 * (time.monotonic() - begun)
@@ -377,7 +377,7 @@ def test_mv_from_cur_is_seen_by_another_and_the_late_ack_is_refused(spool, open_
     os.rename(spool / "cur" / name, spool / "new" / name)
     if look:
         other._session.scan_due = True
-        other._scan(1.0)
+        other._upkeep.scan(1.0)
     with pytest.raises(LeaseLost):
         first.ack()
     assert [message.body for message in (other.dequeue(),)] == [b"body"]

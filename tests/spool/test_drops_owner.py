@@ -66,7 +66,7 @@ def test_somebody_elses_file_is_taken_when_it_has_rested(spool, stranger, name):
 def test_the_report_says_how_long_it_has_to_rest(spool, stranger):
     drop(spool / "new" / "job", b"body")
     stranger("take()")
-    assert "changed within the last 0.3 s" in stranger("list(queue._drops.waiting.values())[0]")
+    assert "changed within the last 0.3 s" in stranger("list(queue._upkeep.drops.waiting.values())[0]")
     wait_for(lambda: stranger("take()") == b"body")
 
 
@@ -155,7 +155,7 @@ def test_a_holder_of_another_user_is_taken_for_alive(spool, open_queue, child):
     other = child(without=("dac_override", "dac_read_search"))
     assert other("queue.dequeue(wait_s=0.3)") is None
     other("queue.maintain()")
-    other("queue._recovery.sweep()")
+    other("queue._upkeep.recovery.sweep()")
     message.ack()
 
 

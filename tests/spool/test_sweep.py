@@ -57,7 +57,7 @@ def test_what_came_with_a_message_is_kept_though_no_row_knows_of_it(spool, open_
     os.rename(spool / "new" / name, aside)
     queue = open_queue(clock=clock)
     os.rename(aside, spool / "new" / name)
-    queue._recovery.sweep()
+    queue._upkeep.recovery.sweep()
     message = queue.dequeue()
     assert (message.id, dict(message.headers)) == (id, {"a": "b"})
     message.ack()
@@ -69,7 +69,7 @@ def test_what_lies_in_holders_by_mistake_troubles_nobody(spool, queue):
     os.symlink("/nowhere", spool / "holders" / "zzzzzz")
     queue.enqueue(b"body")
     assert drain(queue) == [b"body"]
-    queue._recovery.sweep()
+    queue._upkeep.recovery.sweep()
     assert [holder.pid for holder in queue.holders()] == [os.getpid()]
     assert sorted(os.path.basename(problem.path) for problem in queue.check()) == ["a directory", "notes.txt"]
     assert (spool / "holders" / "notes.txt").read_text() == "mine"

@@ -62,7 +62,7 @@ def moves(life: Life) -> None:
     life.do("give_back", lambda: queue.give_back(queue.dequeue().id))
     late = queue.dequeue(lease_s=5)
     life.clock.advance(6)
-    life.do("reap", queue._recovery.reap)
+    life.do("reap", queue._upkeep.recovery.reap)
     assert queue.get(late.id).state == "ready"
     message = queue.dequeue()
     life.do("dead_letter", lambda: message.dead_letter("no"))
@@ -75,7 +75,7 @@ def moves(life: Life) -> None:
     life.do("purge dead letters", queue.dead_letters.purge)
     queue.enqueue(b"short", ttl_s=5, priority=9)
     life.clock.advance(6)
-    life.do("expire", queue._recovery.reap)
+    life.do("expire", queue._upkeep.recovery.reap)
     life.clock.advance(1000)
     life.do("clean", queue.clean)
     message = queue.dequeue()

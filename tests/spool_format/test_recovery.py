@@ -9,7 +9,7 @@ import pytest
 
 from spoolq.errors import IndexInUse
 from spoolq.settings import Retention, Settings, dump
-from spoolq.spool import consumer, index, session
+from spoolq.spool import index, session
 from spoolq.spool.queue import SpoolQueue
 from spoolq.testing import FakeClock
 from tests.helpers import names
@@ -50,7 +50,7 @@ def test_promote(queue, clock):
     clock.advance(2)
     messages = queue.dequeue_many(1)
     stats = queue.stats()
-    assert (len(messages), stats.ready, stats.scheduled) == (1, consumer.PROMOTE_AT_ONCE - 1, 150)
+    assert (len(messages), stats.ready, stats.scheduled) == (1, index.PROMOTE_AT_ONCE - 1, 150)
     while some := queue.dequeue_many(50):
         messages += some
     assert [message.id for message in messages] == ids[5:]
@@ -82,7 +82,7 @@ def test_scan_takes_the_write_lock_only_for_what_it_found(queue, clock):
     acquire = lock.acquire
     lock.acquire = lambda busy_s: (taken.append(1), acquire(busy_s))
     queue._session.scan_due = True
-    while queue._scan(1.0) or queue._scanner.is_running():
+    while queue._upkeep.scan(1.0) or queue._upkeep.scanner.is_running():
         pass
     assert taken == []
 
@@ -135,7 +135,7 @@ def litter(queue, spool, clock):
 
 def test_sweep(queue, spool, litter):
     """36 h old, not locked, no writer; metadata without a message; holders without claims."""
-    queue._recovery.sweep()
+    queue._upkeep.recovery.sweep()
     assert names(spool, "tmp") == litter
     assert names(spool, "meta") == names(spool, "holders") == []
     assert os.path.exists("/etc/passwd")
