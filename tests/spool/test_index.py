@@ -155,7 +155,7 @@ def template(tmp_path_factory) -> tuple[Path, list[bytes]]:
     return path, sorted(ready)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("TEST_SEEDS", "60"))))
 def test_flipped_bits(template, spool, open_queue, seed):
     """Whatever a row says by then: every message is delivered, once, with its bytes."""
     shutil.copytree(template[0], spool)
