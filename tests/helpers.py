@@ -66,7 +66,7 @@ class SeamFiles(Files):
             *("rename", "rename_new", "unlink", "utime_ns", "touch", "mkdir", "remove_tree", "allocate"),
         )
     )
-    COMPOSITE = frozenset(("copy", "unlink_if_there", "write_whole"))
+    COMPOSITE = frozenset(("copy", "unlink_if_there", "discard", "write_whole"))
 
     def __init__(self) -> None:
         super().__init__()
