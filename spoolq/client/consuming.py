@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from spoolq import validate
 from spoolq.client.connection import ANSWER_S
 from spoolq.clock import Clock
-from spoolq.errors import LeaseLost, OutcomeUnknown, SpoolqError
+from spoolq.errors import LeaseLost, SpoolqError
 from spoolq.interfaces import Slot
 from spoolq.message import Message
 
@@ -104,7 +104,8 @@ class Consumer:
                 repeats=True,
                 answer_s=wait_s + ANSWER_S,
             )
-        except OutcomeUnknown:
+        except BaseException:
+            # Also where nothing was sent: it may be a request that was sent before, whose claim still waits.
             self._unanswered = (request_id, count, lease_s)
             raise
         if self._keeps:

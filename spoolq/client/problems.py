@@ -64,10 +64,9 @@ WRONG_ARGUMENTS = ("malformed", "invalid", "headers-too-large")
 _BY_STATUS: Mapping[int, type[SpoolqError]] = {401: NotAllowed, 403: NotAllowed, 413: MessageTooLarge, 429: Busy}
 """For what has no type of ours: a proxy's answer, or a newer server's."""
 
-_HINTS = {
+_HINTS = {  # where what to do is for users of this client another thing than for those of curl
     "unauthorized": "Give a token: ?token=... after the URL, or in SPOOLQ_TOKEN",
     "not-found": "Is this the address of a spoolq server?",
-    "internal": "The server's log has it under the request id",
 }
 _SHOWN_CHARS = 2000
 
@@ -91,7 +90,7 @@ def error_of(response: httpx.Response, op: str) -> SpoolqError | ValueError:
     if kind in WRONG_ARGUMENTS:
         return ValueError(message)
     error = ERRORS.get(kind) or _BY_STATUS.get(response.status_code, SpoolqError)
-    hint = str(document.get("hint") or _HINTS.get(kind, ""))
+    hint = _HINTS.get(kind) or str(document.get("hint") or "")
     if error is StorageError:
         return StorageError(message, op=op, hint=hint)
     return error(message, op=op, message_id=str(document.get("message_id") or ""), hint=hint)

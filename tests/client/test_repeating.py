@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from spoolq.errors import LeaseLost, OutcomeUnknown, StorageError, TryAgain, Unreachable
+from spoolq.errors import Busy, LeaseLost, OutcomeUnknown, StorageError, TryAgain, Unreachable
 from spoolq.models import NewMessage
 from tests.client.scripted import ID, RECEIPT, answer, cut, die, die_at_the_head, problem
 
@@ -123,14 +123,16 @@ def test_a_dequeue_is_repeated_under_the_same_request_id(scripted):
 
 def test_a_dequeue_whose_answer_never_came_is_asked_for_by_the_next(scripted):
     """A server that was away for long has the claim still; one that asks for something else begins anew."""
-    queue, server = scripted(*[die] * 4, NOTHING, CLAIMED)
+    queue, server = scripted(*[die] * 4, problem("busy", 503), NOTHING, CLAIMED)
     with pytest.raises(OutcomeUnknown):
+        queue.dequeue(lease_s=30)
+    with pytest.raises(Busy):
         queue.dequeue(lease_s=30)
     assert queue.dequeue(lease_s=30) is None
     assert queue.dequeue(lease_s=30) is not None
     ids = [each.headers["request-id"] for each in server.asked]
-    assert len(set(ids[:5])) == 1
-    assert ids[5] != ids[4]
+    assert len(set(ids[:6])) == 1
+    assert ids[6] != ids[5]
     queue, server = scripted(*[die] * 4, CLAIMED)
     with pytest.raises(OutcomeUnknown):
         queue.dequeue(lease_s=30)
