@@ -11,6 +11,7 @@ import logging
 import logging.config
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -196,6 +197,9 @@ def run(serve: Serve) -> None:
     )
     os.environ[ENVIRONMENT] = json.dumps(asdict(serve))
     _log_to_stderr(access=serve.access_log)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # uvicorn sends itself the signal again once it has ended, which is to be the end of nothing then.
+        signal.signal(number, lambda number, frame: None)
     if serve.workers == 1:
         _run_alone(config, serve)
     else:
