@@ -39,6 +39,9 @@ if running=$(.venv/bin/python -m supervisor.supervisorctl -c "$conf" pid 2>/dev/
     exit 1
 fi
 
+.venv/bin/spoolq --version >/dev/null
+.venv/bin/spoolq init spool >/dev/null
+
 cat <<END
 spoolq runs in the foreground; Ctrl-C stops all of it. In another terminal, try:
 

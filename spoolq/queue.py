@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from spoolq.errors import NotCapable
+from spoolq.errors import NotCapable, UnsupportedFileSystem
 
 if TYPE_CHECKING:
     from spoolq.interfaces import Queue
@@ -25,6 +25,9 @@ SERVER_SCHEMES = ("http", "https", "http+unix")
 
 def _target(url: str | os.PathLike[str], queue: str | None) -> tuple[Path, str]:
     """Split a spool's URL into its directory and the queue's name."""
+    if os.name == "nt":
+        hint = "Run it on Linux, or ask a server for a queue: http://..."
+        raise UnsupportedFileSystem("a spool cannot be on Windows", op="open", path=url, hint=hint)
     text = os.fspath(url)
     if "://" in text:
         scheme = text.split("://", 1)[0]

@@ -29,6 +29,7 @@ Durability = Literal["process", "power", "full"]
 
 SECONDS_MAX = 3_153_600_000  # 100 years: past it, instants in ms and the system's timeouts overflow
 COUNT_MAX = 2**63 - 1  # what the index can hold
+ATTEMPTS_MAX = 999_999  # what a file name has room for
 PREFIX = "SPOOLQ_"
 _UNKNOWN = "unexpected_keyword_argument"  # pydantic's name for a key that no field has
 
@@ -103,7 +104,7 @@ class Drops(_Checked):
         ("*.tmp", "*.part", "*.crdownload", "*~"), "name patterns left alone until the file is renamed"
     )
     schedule_max_s: Annotated[float, Interval(ge=0, le=SECONDS_MAX)] = _setting(
-        2678400.0, "a change time further ahead than this many seconds does not schedule"
+        2678400.0, "a modification time further ahead than this many seconds does not schedule"
     )
 
 
@@ -120,7 +121,7 @@ class Settings(_Checked):
     max_hold_s: Annotated[float, Interval(ge=0, le=SECONDS_MAX)] = _setting(
         0.0, "seconds after which a live process loses its claim too; 0 is never"
     )
-    max_attempts: Annotated[int, Interval(ge=1, le=COUNT_MAX)] = _setting(
+    max_attempts: Annotated[int, Interval(ge=1, le=ATTEMPTS_MAX)] = _setting(
         5, "deliveries started before a message is given up"
     )
     ttl_s: Annotated[float, Interval(ge=0, le=SECONDS_MAX)] = _setting(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from spoolq import settings as module
 from spoolq.errors import SettingsError, StorageError
 from spoolq.settings import (
+    ATTEMPTS_MAX,
     COUNT_MAX,
     SECONDS_MAX,
     Drops,
@@ -135,9 +136,9 @@ def test_a_whole_number_is_fine_where_seconds_are_wanted(queue_toml: Path) -> No
         ("busy_s = -1", "busy_s", -1, "a number from 0"),
         ("ttl_s = inf", "ttl_s", math.inf, f"a number from 0 to {SECONDS_MAX}"),
         ("ttl_s = 1e12", "ttl_s", 1e12, f"a number from 0 to {SECONDS_MAX}"),
-        ("max_attempts = 0", "max_attempts", 0, "a whole number from 1 up"),
-        ("max_attempts = 2.0", "max_attempts", 2.0, "a whole number from 1 up"),
-        (f"max_attempts = {2**63}", "max_attempts", 2**63, "a whole number from 1 up"),
+        ("max_attempts = 0", "max_attempts", 0, "a whole number from 1 to 999999"),
+        ("max_attempts = 2.0", "max_attempts", 2.0, "a whole number from 1 to 999999"),
+        (f"max_attempts = {2**63}", "max_attempts", 2**63, "a whole number from 1 to 999999"),
         ("retry = 5", "retry", 5, "a table, [retry]"),
         ("[[retry]]\nbase_s = 1", "retry", [{"base_s": 1}], "a table, [retry]"),
         ("[retry]\nfactor = 0.5", "retry.factor", 0.5, "a number from 1"),
@@ -298,7 +299,7 @@ every_settings = st.builds(
     durability=st.sampled_from(["process", "power", "full"]),
     lease_s=st.floats(0, SECONDS_MAX, exclude_min=True),
     max_hold_s=seconds,
-    max_attempts=st.integers(1, COUNT_MAX),
+    max_attempts=st.integers(1, ATTEMPTS_MAX),
     ttl_s=seconds,
     dedup_window_s=seconds,
     busy_s=seconds,
@@ -362,7 +363,7 @@ def test_described_defaults_are_the_defaults() -> None:
 
 def test_a_setting_made_by_hand_is_checked_when_it_is_written_and_read() -> None:
     """`replace` checks nothing; the file it ends in does."""
-    with pytest.raises(SettingsError, match="max_attempts = 0: must be a whole number from 1 up"):
+    with pytest.raises(SettingsError, match="max_attempts = 0: must be a whole number from 1 to 999999"):
         parse(tomllib.loads(dump(replace(Settings(), max_attempts=0))))
 
 

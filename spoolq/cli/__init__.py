@@ -64,7 +64,7 @@ def _open_output() -> None:
 def _run(argv: Sequence[str], as_json: bool) -> int:
     from os import environ
 
-    from spoolq.cli import commands, quick
+    from spoolq.cli import commands, logs, quick
 
     if "_SPOOLQ_COMPLETE" not in environ:
         found = commands.find(argv)
@@ -72,6 +72,8 @@ def _run(argv: Sequence[str], as_json: bool) -> int:
             command = commands.load(found[0])
             values = quick.read(command, found[1], environ)
             if values is not None:
+                if logs.VARIABLE in environ:
+                    logs.begin("warning")
                 return command.run(**values) or 0
     return _by_typer(argv, as_json)
 

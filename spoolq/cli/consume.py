@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
-from spoolq.cli import failure, session
+from spoolq.cli import failure, logs, session
 from spoolq.cli.declare import argument, command, flag, option, rest
 from spoolq.cli.options import DEFAULT_SPOOL, Json, Queue, Spool
 from spoolq.cli.output import at_terminal, emit, note
@@ -126,7 +126,7 @@ def work(
     ] = None,
     grace_s: Annotated[
         float, option("--grace", metavar="TIME", parse=duration, help="From asking to stop until stopping by force.")
-    ] = 10,
+    ] = 30,
     lease_s: Lease = None,
     once: Annotated[bool, flag("--once", help="One message, then leave.")] = False,
     drain: Annotated[bool, flag("--drain", help="Leave when the queue is empty.")] = False,
@@ -146,6 +146,7 @@ def work(
         raise ValueError("give one: MODULE:FUNCTION, or -- and a command: spoolq work -- sha256sum")
     if handler is not None and ":" not in handler:
         raise ValueError(f"{handler!r} is not MODULE:FUNCTION; a command comes after --: spoolq work -- {handler}")
+    logs.begin("warning")
     run = load_handler(handler) if handler else CommandHandler(argv or [])
     with session.opened(spool, queue, create=True) as source:
         return Worker(

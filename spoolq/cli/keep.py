@@ -45,7 +45,9 @@ def init(
     where = directory or spool
     settings = changed(Settings(), [f"durability={durability}"]) if durability else None
     made = entry.init_spool(where, group=group, settings=settings)
-    words = f"is a spool: try  cp FILE {safe(where)}/new/" if made else "is a spool already, and was left as it is"
+    words = f"is a spool: try  cp FILE {safe(where)}/new/" if made else "is a spool already"
+    if not made:
+        words += f"; the group {group} may drop files now" if group else ", and was left as it is"
     outcome(as_json, {"spool": where, "made": made}, f"{safe(where)} {words}")
     return failure.DONE
 

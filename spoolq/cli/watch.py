@@ -6,7 +6,7 @@ A thread for each queue, with a queue object of its own; the main thread notices
 import sys
 import threading
 
-from spoolq.cli import failure, session
+from spoolq.cli import failure, logs, session
 from spoolq.cli.declare import command
 from spoolq.cli.options import DEFAULT_SPOOL, Json, OnlyQueue, Spool
 from spoolq.cli.output import emit, note
@@ -30,6 +30,7 @@ def watch(*, spool: Spool = DEFAULT_SPOOL, queue: OnlyQueue = None, as_json: Jso
 
     Queues do all that by themselves while somebody dequeues; run this where nobody may for a while.
     """
+    logs.begin("info")
     with session.opened(spool, queue, create=True):
         pass  # make the spool, or say at once why it cannot be used
     with stopping() as stop:

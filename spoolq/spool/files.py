@@ -38,6 +38,13 @@ def _find_renameat2() -> Callable[..., int] | None:
     return function
 
 
+def _copy_file_range(source: int, target: int, count: int) -> int:
+    """The system's, or an error like its own on a system without it."""
+    if not hasattr(os, "copy_file_range"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    return os.copy_file_range(source, target, count)
+
+
 class Files:
     """Changes to the file system, each one operation. `mode` and `directory_mode` are those of new entries.
 
@@ -47,17 +54,12 @@ class Files:
     def __init__(self, mode: int = 0o600, directory_mode: int = 0o700) -> None:
         self.mode = mode
         self.directory_mode = directory_mode
-        self.shared = False
-        """Whether a group shares the spool: then modes are set outright, whatever the umask."""
         self._renameat2: Callable[..., int] | None = None
         self._renameat2_sought = False
 
     def create(self, path: str) -> int:
         """Create a file that was not there, open it for writing, and return its descriptor."""
-        fd = os.open(path, _CREATE, self.mode)
-        if self.shared:
-            os.fchmod(fd, self.mode)
-        return fd
+        return os.open(path, _CREATE, self.mode)
 
     def open_append(self, path: str) -> int:
         """Open for appending, reading allowed, creating it where it is not there."""
@@ -90,7 +92,7 @@ class Files:
         total = 0
         try:
             while True:
-                copied = os.copy_file_range(source, fd, max(size - total, COPY_BYTES))
+                copied = _copy_file_range(source, fd, max(size - total, COPY_BYTES))
                 if copied == 0:
                     return total
                 total += copied
@@ -190,7 +192,10 @@ class Files:
         """Make a file of this size whose blocks are really there."""
         fd = self.create(path)
         try:
-            os.posix_fallocate(fd, 0, size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, size)
+            else:
+                self.write(fd, bytes(size))
         finally:
             os.close(fd)
 

@@ -103,9 +103,13 @@ def expire(session: Session, index: Index, row: Row) -> None:
         mend(session, index, [row])
 
 
-def put_row(session: Session, index: Index, directory: str, name: Name) -> None:
-    """A row for a file that has none."""
-    found = os.lstat(f"{directory}/{format_name(*name)}")
+def put_row(session: Session, index: Index, directory: str, name: Name) -> bool:
+    """A row for a file that has none; False where the file has gone meanwhile."""
+    try:
+        found = os.lstat(f"{directory}/{format_name(*name)}")
+    except FileNotFoundError:  # RACE: moved by hand, with no lock; it is looked for again where it went.
+        return False
     has_meta = os.path.exists(session.directory.meta_path(name.id))
     meta = read_meta(session.directory, name.id) if has_meta else Meta()
     index.put(row_of_file(directory, name, found, meta, has_meta, session.clock, session.settings))
+    return True

@@ -42,16 +42,9 @@ def queue_root(spool: Path, name: str) -> Path:
 
 
 def directory_of(spool: Path, name: str, files: Files | None = None) -> QueueDirectory:
-    """The directories of a queue; modes of new files follow those of the spool."""
+    """The directories of a queue."""
     root = queue_root(spool, name)
-    if files is None:
-        files = Files()
-        try:
-            shared = os.stat(root / "new").st_mode & stat.S_IWGRP
-        except (FileNotFoundError, NotADirectoryError):
-            shared = 0
-        if shared:
-            files.mode, files.directory_mode, files.shared = 0o660, 0o770, True
+    files = files or Files()
     return QueueDirectory(root, files, os.fspath(spool / "ballast"))
 
 
@@ -65,8 +58,6 @@ def make_spool(
     """
     gid = None if group is None else _group_id(group)
     files = files or Files()
-    if group is not None:
-        files.mode, files.directory_mode, files.shared = 0o660, 0o770, True
     directory = QueueDirectory(spool, files, os.fspath(spool / "ballast"))
     if os.path.exists(directory.format):
         if gid is not None:
@@ -142,13 +133,22 @@ def _make_ballast(directory: QueueDirectory) -> None:
 
 
 def _share(directory: QueueDirectory, gid: int) -> None:
-    """Let a group drop files: they may come in, and nobody else's are theirs to read."""
+    """Let a group drop files: its members may write to `new/` and `tmp/`, and read nothing else by a listing.
+
+    setgid, so that what they drop has the group. Modes are set outright, whatever the umask.
+    """
     with translated("init", directory.base):
         os.chown(directory.base, -1, gid)
-        os.chmod(directory.base, 0o710 | stat.S_ISGID)
+        os.chmod(directory.base, 0o710)
         for name in _SHARED_DIRECTORIES:
             os.chown(f"{directory.base}/{name}", -1, gid)
             os.chmod(f"{directory.base}/{name}", 0o770 | stat.S_ISGID)
+
+
+def _shared_gid(directory: QueueDirectory) -> int | None:
+    """The group that may drop files here, or None."""
+    found = os.stat(directory.new)
+    return found.st_gid if found.st_mode & stat.S_IWGRP else None
 
 
 def create_queue(spool: Path, name: str, settings: Settings | None = None) -> None:
@@ -175,8 +175,11 @@ def create_queue(spool: Path, name: str, settings: Settings | None = None) -> No
         except BaseException:
             parent.files.remove_tree(os.fspath(aside))
             raise
-        if parent.files.shared:
-            _share(QueueDirectory(root, parent.files, parent.ballast), os.stat(parent.new).st_gid)
+        gid = _shared_gid(parent)
+        if gid is not None:
+            os.chown(f"{parent.base}/queues", -1, gid)
+            os.chmod(f"{parent.base}/queues", 0o710)
+            _share(QueueDirectory(root, parent.files, parent.ballast), gid)
         parent.files.sync_directory(f"{parent.base}/queues")
     log.info("queue.created queue=%s", name)
 

@@ -14,13 +14,14 @@ import os
 import stat
 from collections.abc import Callable
 
+from spoolq.models import Attempt
 from spoolq.spool import index as sql
 from spoolq.spool import mending, moves
 from spoolq.spool.files import open_message
-from spoolq.spool.holders import is_alive
+from spoolq.spool.holders import is_alive, read_holder
 from spoolq.spool.index import Index, Row
 from spoolq.spool.meta import read_arrival
-from spoolq.spool.names import is_holder, is_id, parse_name
+from spoolq.spool.names import holder_of, is_holder, is_id, parse_name
 from spoolq.spool.probe import Writer, take_lease
 from spoolq.spool.rebuilding import deadline_boot_ms
 from spoolq.spool.session import Session, translated
@@ -122,16 +123,27 @@ class Recovery:
         now = self._session.clock.wall_ms()
         attempts = row.attempts + (row.nonce is None)
         counted = row._replace(attempts=attempts)
+        who = self._who_held(row)
         if attempts >= self._session.settings.max_attempts:
-            entry = moves.history_entry(counted, "dead", reason, now)
+            entry = moves.history_entry(counted, "dead", reason, now, who)
             moved = moves.to_dead(self._session, index, row, reason, entry, attempts=attempts, failed=1)
         else:
-            entry = moves.history_entry(counted, outcome, reason, now)
+            entry = moves.history_entry(counted, outcome, reason, now, who)
             moved = moves.back_to_new(self._session, index, row, attempts=attempts, entry=entry, failed=1)
         if moved is None:
             mending.mend(self._session, index, [row])
         else:
             log.info("claim.reaped id=%s attempt=%d now=%s reason=%s", row.id, attempts, moved.state, reason)
+
+    def _who_held(self, row: Row) -> Attempt | None:
+        """The process that held a claim, for the history, as far as its file tells."""
+        holder = holder_of(row.nonce)
+        known = read_holder(self._directory, holder) if holder is not None else {}
+        if not known:
+            return None
+        return Attempt(
+            attempt=0, outcome="", ended_at_ms=0, host=str(known.get("host", "")), pid=int(known.get("pid") or 0)
+        )
 
     # Time to live
 

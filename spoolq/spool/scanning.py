@@ -155,7 +155,8 @@ class Scanner:
             return 0
         row = index.row(name.id)
         if row is None:
-            mending.put_row(self._session, index, self._directory.new, name)
+            if not mending.put_row(self._session, index, self._directory.new, name):
+                return 0
             log.info("row.added id=%s", name.id)
             return 1
         own = moves.path_of(self._session, row)

@@ -52,6 +52,9 @@ _STAMP_GRAIN_NS = 100_000_000
 SQL_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """The second is an error of SQLite whose own text is made of what was damaged."""
 
+Identity = tuple[int, int, int, int]
+"""Which files an index and its WAL are: inode and device of each."""
+
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
@@ -77,12 +80,12 @@ class Session:
         self._boot = clock.boot_id()
         self._mount = ""
         self._index: Index | None = None
-        self._identity: tuple[int, int, int, int] | None = None
+        self._identity: Identity | None = None
         self._damaged = False
         self._root_stamp_ns = 0
         self._read_mutex = threading.Lock()
         self._reader: sqlite3.Connection | None = None
-        self._reader_identity: tuple[int, int, int, int] | None = None
+        self._reader_identity: Identity | None = None
         self._closed = False
         self._lock = WriteLock(directory.lock, -1)
         self._format_fd = -1
@@ -172,7 +175,7 @@ class Session:
             try:
                 yield self._current_reader()
             except SQL_ERRORS as error:
-                raise self._translated(error) from error
+                raise self._translated(error, self._reader_identity) from error
 
     def _current_reader(self) -> sqlite3.Connection:
         """A reader of the index that is under its name now, which is opened, or made, where it must be."""
@@ -203,11 +206,13 @@ class Session:
         finally:
             self._lock.release()
 
-    def _translated(self, error: sqlite3.Error | UnicodeDecodeError) -> SpoolqError:
-        """What an error of SQLite means."""
+    def _translated(self, error: sqlite3.Error | UnicodeDecodeError, opened: Identity | None = None) -> SpoolqError:
+        """What an error of SQLite means. opened: the index that gave it."""
         text = str(error)
-        if sql.is_damage(error):
-            self._damaged = True
+        # Removed beneath it, it may say anything; and what somebody has made anew by now is not damaged.
+        removed = opened is not None and self._identity_now() != opened
+        if removed or sql.is_damage(error):
+            self._damaged = self._damaged or not removed
             self._identity = None
             self._root_stamp_ns = 0
             log.warning("index.damaged queue=%s error=%s", self.name, text)
@@ -219,7 +224,7 @@ class Session:
 
     # The index
 
-    def _identity_now(self) -> tuple[int, int, int, int] | None:
+    def _identity_now(self) -> Identity | None:
         """Which files stand under the index's names; None where one is missing."""
         try:
             index, wal = os.stat(self.directory.index), os.stat(self.directory.index + "-wal")
@@ -303,8 +308,10 @@ class Session:
             log.warning("index.unreadable queue=%s error=%s", self.name, error)
             return None
         try:
-            if index.version != sql.USER_VERSION:
+            if index.version not in (sql.USER_VERSION, 0):
                 self._refuse_unless_alone(index.version)
+            elif index.version == 0:
+                log.warning("index.unreadable queue=%s error=it is empty", self.name)
             elif not alone or clean or self._is_of_now(index.info()):
                 self.scan_due = True
                 return index
@@ -500,7 +507,7 @@ class _Write:
                 index = session._ensure_index()
                 index.begin(session.clock.wall_ms())
             except SQL_ERRORS as error:
-                raise session._translated(error) from error
+                raise session._translated(error, session._identity) from error
             except OSError as error:
                 raise storage_error(error, "index", session.directory.index) from error
         except BaseException:
@@ -519,11 +526,13 @@ class _Write:
                     self._index.commit()
                     return
                 except SQL_ERRORS as failed:
+                    said = session._translated(failed, session._identity)
                     self._undo()
-                    raise session._translated(failed) from failed
+                    raise said from failed
+            opened = session._identity
             self._undo()
             if isinstance(error, SQL_ERRORS):
-                raise session._translated(error) from error
+                raise session._translated(error, opened) from error
         finally:
             session._lock.release()
 

@@ -164,7 +164,7 @@ def test_work_takes_everything_after_the_dashes_untouched(spoolq, monkeypatch):
     seen = _fake_worker(monkeypatch)
     spoolq("work", "-c", "3", "--timeout", "10m", "--drain", "--", "sh", "-c", "echo -- $0", "--json", "--", "-x")
     assert seen["handler"] == ("command", ["sh", "-c", "echo -- $0", "--json", "--", "-x"])
-    options = {"concurrency": 3, "timeout_s": 600, "grace_s": 10, "lease_s": None, "once": False, "drain": True}
+    options = {"concurrency": 3, "timeout_s": 600, "grace_s": 30, "lease_s": None, "once": False, "drain": True}
     assert seen["options"] == options
 
 

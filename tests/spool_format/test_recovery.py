@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spoolq.errors import IndexInUse
+from spoolq.errors import IndexInUse, LeaseLost
 from spoolq.settings import Retention, Settings, dump
 from spoolq.spool import index, session
 from spoolq.spool.queue import SpoolQueue
@@ -20,7 +20,7 @@ HOURS_S = 3600
 
 def test_each_row_has_a_test():
     rows = [row[0] for row in tables(9)[0]]
-    assert rows == ["promote", "mend", "scan", "reap", "expire", "sweep", "clean"]
+    assert rows == ["promote", "mend", "scan", "reap", "expire", "sweep", "forget", "clean"]
     assert [row for row in rows if f"test_{row}" not in globals()] == []
 
 
@@ -139,6 +139,21 @@ def test_sweep(queue, spool, litter):
     assert names(spool, "tmp") == litter
     assert names(spool, "meta") == names(spool, "holders") == []
     assert os.path.exists("/etc/passwd")
+
+
+def test_forget(queue, clock):
+    """Rows of what was acknowledged and deleted go after ten minutes, by whoever is at hand."""
+    queue.change_settings(Settings(durability="process", retention=Retention(done_s=0)))
+    queue.enqueue(b"x")
+    message = queue.dequeue()
+    message.ack()
+    clock.advance(9 * 60)
+    queue.maintain()
+    message.ack()
+    clock.advance(2 * 60)
+    queue.maintain()
+    with pytest.raises(LeaseLost):
+        message.ack()
 
 
 def test_sweep_is_done_without_anybody_asking(queue, spool, clock, litter):
