@@ -63,7 +63,7 @@ def test_kill_server_under_a_producer_and_a_consumer(server):
             server.start()
         for thread in threads:
             thread.join(30)
-            assert not thread.is_alive(), (len(sent), len(taken))
+            assert not thread.is_alive(), (len(sent), len(taken), queue.list("claimed"))
         assert len(set(sent)) == MESSAGES
         assert Counter(taken) == Counter((message_id, 1) for message_id in sent)
         assert (queue.stats().done, queue.stats().ready, queue.stats().claimed) == (MESSAGES, 0, 0)
