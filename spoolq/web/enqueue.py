@@ -51,7 +51,7 @@ class Asked(Strict):
     name: str | None = None
     content_type: str | None = None
     dedup_key: str | None = None
-    headers: Annotated[dict[str, str], Field(default_factory=dict)]
+    headers: dict[str, str] = Field(default_factory=dict)
 
 
 class Line(Asked):

@@ -21,6 +21,8 @@ router = new_router()
 
 _DONE = {204: {"description": "Done"}}
 _HOUR_MS = 3_600_000
+Purged = Literal["ready", "scheduled", "done", "dead"]
+_WAITING: tuple[Purged, ...] = ("ready", "scheduled")
 
 
 class Names(Strict):
@@ -66,10 +68,7 @@ class Counted(Strict):
 class States(Strict):
     """Whose messages are deleted."""
 
-    states: Annotated[tuple[Literal["ready", "scheduled", "done", "dead"], ...], Field(max_length=4)] = (
-        "ready",
-        "scheduled",
-    )
+    states: list[Purged] = Field(default_factory=lambda: list(_WAITING), max_length=4)
 
 
 class Minutes(Strict):

@@ -44,10 +44,14 @@ Receipt = Annotated[
 ]
 
 
+_NO_IDS = {"batch": "POST", "search": "GET", "peek": "GET"}
+"""What stands in the place of an id, and has another method."""
+
+
 class Strict(BaseModel):
     """A JSON request. A field that nobody knows is an error."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class Json(Response):
@@ -84,6 +88,10 @@ class Route(APIRoute):
 
         async def handle(request: Request) -> Response:
             call: Call = request.scope["spoolq.call"]
+            allowed = _NO_IDS.get(request.path_params.get("id", ""))
+            if allowed is not None:
+                raise Problem("method-not-allowed", headers={"Allow": allowed})
+            call.check_id()
             if needs and call.token is not None:
                 queue = request.path_params.get("q") if of_queue else None
                 if by_parameter:

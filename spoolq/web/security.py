@@ -29,18 +29,27 @@ _OPEN = frozenset(("/healthz", "/readyz"))
 
 
 class Call:
-    """One request, as everything behind the gate sees it. token: None where none is needed."""
+    """One request, as everything behind the gate sees it.
 
-    __slots__ = ("asked_id", "body_bytes", "request_id", "sent_bytes", "started_s", "status", "token")
+    asked_id: the client's Request-Id, where it sent one that may be. token: None where none is needed.
+    """
 
-    def __init__(self, request_id: str, asked_id: str | None) -> None:
-        self.request_id = request_id
-        self.asked_id = asked_id
+    __slots__ = ("asked_id", "has_bad_id", "request_id", "sent_bytes", "started_s", "status", "token")
+
+    def __init__(self, asked: bytes | None) -> None:
+        good = asked is not None and _is_id(asked)
+        self.asked_id = asked.decode("ascii") if asked is not None and good else None
+        self.has_bad_id = asked is not None and not good
+        self.request_id = self.asked_id or secrets.token_hex(8)
         self.token: Token | None = None
         self.started_s = time.perf_counter()
         self.status = 0
-        self.body_bytes = 0
         self.sent_bytes = 0
+
+    def check_id(self) -> None:
+        """Raise `invalid` where the client's Request-Id may not be."""
+        if self.has_bad_id:
+            raise Problem("invalid", f"Request-Id: 1 to {REQUEST_ID_CHARS} printable ASCII characters, no spaces")
 
     def check(self, needs: str, queue: str | None, *, everywhere: bool = False) -> None:
         """Raise `forbidden` where the token does not allow this. everywhere: it concerns all queues."""
@@ -121,7 +130,7 @@ class Gate:
             return
         headers = _Headers(scope["headers"])
         asked = headers.request_id
-        call = Call(_shown_id(asked), None)
+        call = Call(asked)
         scope["spoolq.call"] = call
         answered = _Answer(call, send)
         try:
@@ -148,8 +157,6 @@ class Gate:
         if headers.origin is not None and not self._names.is_origin(headers.origin, headers.host):
             hint = "Start the server with --allow-origin ORIGIN to admit its pages"
             raise Problem("cross-site", "a page of another origin may not ask", hint=hint)
-        if headers.request_id is not None:
-            call.asked_id = _checked_id(headers.request_id)
         if self._is_closing() and scope["path"] not in _OPEN:
             raise Problem("closing", "the server is stopping", headers={"Connection": "close"})
         if scope["path"] not in _OPEN:
@@ -230,16 +237,6 @@ class _Headers:
 
 def _is_id(text: bytes) -> bool:
     return 0 < len(text) <= REQUEST_ID_CHARS and all(32 < byte < 127 for byte in text)
-
-
-def _shown_id(asked: bytes | None) -> str:
-    return asked.decode("ascii") if asked is not None and _is_id(asked) else secrets.token_hex(8)
-
-
-def _checked_id(asked: bytes) -> str:
-    if not _is_id(asked):
-        raise Problem("invalid", f"Request-Id: 1 to {REQUEST_ID_CHARS} printable ASCII characters, no spaces")
-    return asked.decode("ascii")
 
 
 def _unauthorized(detail: str, hint: str) -> Problem:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -190,8 +190,7 @@ def _answered(polls: list[socket.socket]) -> int:
             selector.register(connection, selectors.EVENT_READ)
         while count < len(polls) and time.monotonic() < ends:
             for key, _ in selector.select(1):
-                connection = key.fileobj
-                assert isinstance(connection, socket.socket)
+                connection = cast("socket.socket", key.fileobj)
                 assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
                 selector.unregister(connection)
                 count += 1
