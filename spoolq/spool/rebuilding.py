@@ -26,6 +26,7 @@ from spoolq.spool.names import Name, format_name, is_id, parse_name
 
 log = logging.getLogger("spoolq.spool")
 
+_NO_META = Meta()
 _PROGRESS_EVERY = 5000
 _DIRECTORY_STATES = {"done": "done", "dead": "dead", "cur": "claimed", "new": "ready"}
 _SUFFIXES = ("", "-wal", "-shm", "-clean", "-journal")
@@ -49,32 +50,32 @@ def row_of_file(
     directory: str, name: Name, found: os.stat_result, meta: Meta, has_meta: bool, clock: Clock, settings: Settings
 ) -> Row:
     """The row that a file's place, name, times and metadata call for."""
-    state = _DIRECTORY_STATES[os.path.basename(directory)]
+    state = _DIRECTORY_STATES[directory[directory.rindex("/") + 1 :]]
     now = clock.wall_ms()
     changed = found.st_ctime_ns // 1_000_000
     if state == "ready" and name.due_at_ms is not None and name.due_at_ms > now:
         state = "scheduled"
     enqueued = id_time_ms(name.id)
-    return Row(
-        id=name.id,
-        state=state,
-        priority=name.priority,
-        due_at_ms=name.due_at_ms,
-        attempts=name.attempts,
-        nonce=name.nonce,
-        label=name.label,
-        body_bytes=found.st_size,
-        enqueued_at_ms=enqueued,
-        ready_at_ms=name.due_at_ms or max(enqueued, min(changed, now)),
-        claimed_at_ms=changed if state == "claimed" else None,
-        ended_at_ms=changed if state in ("done", "dead") else None,
-        deadline_boot_ms=deadline_boot_ms(found, name.nonce, clock, settings.lease_s) if state == "claimed" else None,
-        deadline_at_ms=found.st_mtime_ns // 1_000_000 if state == "claimed" else None,
-        expires_at_ms=_expires_at_ms(meta),
-        grp=meta.arrival.group,
-        has_meta=int(has_meta),
-        reason=_reason(meta, found),
-    )
+    ready = name.due_at_ms or max(enqueued, min(changed, now))
+    due, attempts, nonce, label = name.due_at_ms, name.attempts, name.nonce, name.label
+    # By position, since a rebuild makes a million of these.
+    row = Row(name.id, state, 0, name.priority, due, attempts, nonce, label, found.st_size, enqueued, ready)
+    if state == "claimed":
+        row = row._replace(
+            claimed_at_ms=changed,
+            deadline_boot_ms=deadline_boot_ms(found, nonce, clock, settings.lease_s),
+            deadline_at_ms=found.st_mtime_ns // 1_000_000,
+        )
+    elif state in ("done", "dead"):
+        row = row._replace(ended_at_ms=changed)
+    if has_meta or not stat.S_ISREG(found.st_mode):
+        row = row._replace(
+            expires_at_ms=_expires_at_ms(meta),
+            grp=meta.arrival.group,
+            has_meta=int(has_meta),
+            reason=_reason(meta, found),
+        )
+    return row
 
 
 def _reason(meta: Meta, found: os.stat_result) -> str | None:
@@ -86,8 +87,9 @@ def _reason(meta: Meta, found: os.stat_result) -> str | None:
 
 def _expires_at_ms(meta: Meta) -> int | None:
     """As it was enqueued; who was sent again by a person does not expire any more."""
-    sent_again = any(attempt.outcome in ("redriven", "replayed") for attempt in meta.history)
-    return None if sent_again else meta.arrival.expires_at_ms
+    if any(attempt.outcome in ("redriven", "replayed") for attempt in meta.history):
+        return None
+    return meta.arrival.expires_at_ms
 
 
 class _Reading:
@@ -126,7 +128,7 @@ class _Reading:
 
     def _row(self, path: str, name: Name, found: os.stat_result) -> Row:
         has_meta = name.id in self._with_meta
-        meta = read_meta(self._directory, name.id) if has_meta else Meta()
+        meta = read_meta(self._directory, name.id) if has_meta else _NO_META
         if has_meta:
             self._with_meta.discard(name.id)
             self._keep_key(name.id, meta)
