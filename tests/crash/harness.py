@@ -443,9 +443,12 @@ class Harness:
             self.scenario.afterwards(queue, state)
 
     def _tolerates(self, problem: Problem) -> bool:
-        """What nobody looks for without being asked (section 5): rows whose file is gone, and what was quarantined."""
+        """What nobody looks for without being asked, or not at once (sections 5 and 9 of the document).
+
+        Rows whose file is gone, what was quarantined, and the file of a dead holder that has no claims any more.
+        """
         quarantined = problem.kind == "file_without_row" and "/dead/" in problem.path
-        return quarantined or problem.kind == "row_without_file"
+        return quarantined or problem.kind in {"row_without_file", "dead_holder"}
 
     def _judge_state(self, state: State, before: State, after: State, wreck: Wreck) -> None:
         strange = state.keys() - before.keys() - after.keys()

@@ -4,11 +4,15 @@ import errno
 
 import pytest
 
+from spoolq.errors import StorageError, storage_error
+from spoolq.spool.queue import SpoolQueue
 from tests.crash.scenarios import SCENARIOS
-from tests.faults.harness import MEETS, FaultHarness
+from tests.faults.harness import MEETS, FaultHarness, FaultyFiles
 from tests.helpers import SeamFiles
 
-CODES = {errno.errorcode[code]: code for code in MEETS}
+MODES = ("ENOSPC-lasting", "EIO-once", "EIO-lasting", "EROFS-lasting", "EMFILE-once", "EACCES-once")
+"""As they come: a full disk stays full, a table of descriptors does not."""
+
 HERE = [name for name in SCENARIOS if name != "close"]
 """What a close cannot give back is reaped, counted: not as if it had not begun, nor as if it had ended."""
 
@@ -18,10 +22,41 @@ def test_each_operation_can_fail():
     assert frozenset().union(*MEETS.values()) == SeamFiles.SINGLE
 
 
-@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
-@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", HERE)
-def test_fault(name, code, lasting, fast_path):
+def test_fault(name, mode, fast_path):
     """A clear error, no litter, nothing lost, and it goes on when the cause is gone."""
+    code, _, lasts = mode.partition("-")
     scenario = SCENARIOS[name]
-    FaultHarness(scenario, fast_path, CODES[code], lasting=lasting).run(scenario.hows[0])
+    FaultHarness(scenario, fast_path, getattr(errno, code), lasting=lasts == "lasting").run(scenario.hows[0])
+
+
+@pytest.mark.parametrize("mode", ["ENOSPC-once", "EDQUOT-once", "EDQUOT-lasting", "EROFS-once"])
+@pytest.mark.parametrize("name", ["enqueue_with_metadata", "dequeue_with_a_lease", "acknowledge_keep", "requeue"])
+def test_fault_of_another_kind(name, mode, fast_path):
+    """A quota is a full disk; what is full for one operation only is helped by the ballast."""
+    test_fault(name, mode, fast_path)
+
+
+def test_a_close_that_cannot_give_back_says_nothing(fast_path):
+    """It lets go all the same, and its claims come back, counted, as those of the dead do."""
+    files = FaultyFiles(errno.EIO, 1, lasting=True)
+    queue = SpoolQueue.open(fast_path / "spool", files=files)
+    id = queue.enqueue(b"x")
+    assert queue.dequeue() is not None
+    files.arm()
+    queue.close()
+    assert files.failed.startswith("rename")
+    with SpoolQueue.open(fast_path / "spool") as queue:
+        message = queue.dequeue()
+        assert message is not None
+        assert (message.id, message.attempts) == (id, 2)
+        message.ack()
+        assert [*queue.check()] == []
+
+
+def test_an_errno_without_a_hint_is_told_as_it_is():
+    """What is not foreseen is not dressed up."""
+    error = storage_error(OSError(errno.EXDEV, "", "/x"), "enqueue")
+    assert (type(error), error.exit_code, error.hint) == (StorageError, 1, "")
+    assert "Invalid cross-device link" in error.message
