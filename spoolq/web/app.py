@@ -35,9 +35,10 @@ from spoolq.web import (
 from spoolq.web.access_log import Done
 from spoolq.web.batching import Batcher
 from spoolq.web.metrics import Counters
-from spoolq.web.problems import Problem, problem_of
-from spoolq.web.security import Gate, Names, call_of
+from spoolq.web.problems import Problem
+from spoolq.web.security import Gate, Names, answer_for, call_of
 from spoolq.web.service import Limits, Service
+from spoolq.web.shortcuts import Shortcuts
 from spoolq.web.waiting import Waiting
 
 _PROBLEM_SCHEMA: dict[str, Any] = {
@@ -101,12 +102,13 @@ def create_app(
     )
     app.state.counters = counters
     for module in (enqueue, dequeue, claims, bodies, messages, dead_letters, queues, keeping, status):
-        app.include_router(module.router)
+        # Not include_router, which would look through routers before routes at every request.
+        app.router.routes.extend(module.router.routes)
     for kind in (SpoolqError, ValueError, Problem, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _answer)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return Gate(
-        app,
+        Shortcuts(app),
         names=Names(hosts, origins),
         tokens=TokenFile(place),
         token_needed=token_needed,
@@ -117,16 +119,7 @@ def create_app(
 
 async def _answer(request: Request, error: Exception) -> Response:
     call = call_of(request.scope)
-    problem = problem_of(error)
-    if problem.status >= 500:
-        _log_failure(call.request_id, error)
-    return problem.response(call.request_id)
-
-
-def _log_failure(request_id: str, error: Exception) -> None:
-    from spoolq.web.security import log
-
-    log.warning("request.refused request_id=%s error=%s", request_id, error)
+    return answer_for(error, call).response(call.request_id)
 
 
 class _Closing:

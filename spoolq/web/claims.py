@@ -94,7 +94,8 @@ async def acknowledge_many(request: Request, queue: QueueName, asked: Receipts) 
     return Json({"acknowledged": len(asked.receipts) - len(lost), "lost": lost})
 
 
-async def _quick_acknowledge(request: Request) -> Response | None:
+async def quick_acknowledge(request: Request) -> Response | None:
+    """Acknowledge, where nothing is said."""
     if request.scope["query_string"] or _has_body(request):
         return None
     service: Service = request.app.state.service
@@ -119,7 +120,6 @@ def _has_body(request: Request) -> bool:
     needs="consume",
     success=_DONE,
     also=_LOST,
-    quick=_quick_acknowledge,
 )
 async def acknowledge(request: Request, queue: QueueName, receipt: Receipt) -> Response:
     """Processed: the message is done."""

@@ -209,8 +209,8 @@ async def _octets(service: Service, name: str, message: Message) -> Response:
     return OctetsAnswer(service, name, message, BodyAnswer(service, file, 0, message.body_bytes, 200, headers))
 
 
-async def _quick_dequeue(request: Request) -> Response | None:
-    """The plain case: no parameters but these three."""
+async def quick_dequeue(request: Request) -> Response | None:
+    """GET /dequeue, with no parameters but these three."""
     name, wait_s, lease_s = "default", 0.0, None
     try:
         for each in request.scope["query_string"].split(b"&"):
@@ -252,7 +252,6 @@ _LEASE = "How long the claim lasts; the queue's lease_s unless given"
         },
         204: {"description": "Nothing there"},
     },
-    quick=_quick_dequeue,
 )
 async def dequeue(
     request: Request,

@@ -34,7 +34,9 @@ SMALL_BYTES = 65_536
 BATCH_LINES = 256
 BATCH_MAX_LINES = 10_000
 LINE_MAX_BYTES = 4 * 1024 * 1024
-_NOT_KEPT = "application/x-www-form-urlencoded"
+_NOT_KEPT = frozenset(("application/x-www-form-urlencoded", "application/octet-stream"))
+"""Types that say nothing: what curl sends by itself, and bytes of any kind."""
+
 _LINES = frozenset(("application/x-ndjson", "application/jsonl", "application/x-jsonlines"))
 
 Priority = Annotated[int, Field(ge=0, le=9)]
@@ -230,7 +232,7 @@ async def _take(request: Request, name: str, said: dict[str, Any]) -> Response:
         if kind.lower().startswith("multipart/"):
             id = await _take_form(request, name, said, kind, chunks)
         else:
-            if kind and kind.partition(";")[0].strip().lower() != _NOT_KEPT:
+            if kind and kind.partition(";")[0].strip().lower() not in _NOT_KEPT:
                 said["content_type"] = kind
             id = await store(request, name, _made(said, "query"), chunks)
     except Interrupted:
@@ -274,7 +276,7 @@ def _plain(request: Request) -> tuple[int, str | None] | None:
             return None
     if not 0 <= length <= SMALL_BYTES:
         return None
-    return length, None if content_type == _NOT_KEPT else content_type
+    return length, None if content_type in _NOT_KEPT else content_type
 
 
 async def _quick(request: Request, name: str) -> Response | None:
@@ -294,7 +296,8 @@ async def _quick(request: Request, name: str) -> Response | None:
     return enqueued(name, await store_small(request, name, new, syncs=queue.settings.durability))
 
 
-async def _quick_enqueue(request: Request) -> Response | None:
+async def quick_enqueue(request: Request) -> Response | None:
+    """POST /enqueue, where nothing but the queue is said."""
     query = request.scope["query_string"]
     if not query:
         return await _quick(request, "default")
@@ -302,7 +305,8 @@ async def _quick_enqueue(request: Request) -> Response | None:
     return await _quick(request, value.decode("ascii")) if key == b"queue" and value.isalnum() else None
 
 
-async def _quick_send(request: Request) -> Response | None:
+async def quick_send(request: Request) -> Response | None:
+    """POST /queues/{q}/messages, where nothing is said."""
     return None if request.scope["query_string"] else await _quick(request, request.path_params["q"])
 
 
@@ -338,7 +342,6 @@ def _said(**given: Any) -> dict[str, Any]:
     needs="enqueue",
     success={201: ok(Enqueued, "It is in the queue", _EXAMPLE)},
     also=(404, 408, 431, 507),
-    quick=_quick_enqueue,
     streams=True,
     extra=_BODY,
 )
@@ -375,7 +378,6 @@ async def enqueue(
     needs="enqueue",
     success={201: ok(Enqueued, "It is in the queue", _EXAMPLE)},
     also=(404, 408, 431, 507),
-    quick=_quick_send,
     streams=True,
     extra=_BODY,
 )

@@ -1,14 +1,12 @@
 """How a route is declared: method, path, who may use it, what it answers; and what is done for every one of them.
 
-Before its function runs: the token's scope and queue, parameters nobody knows, the type and the size of a JSON body. A
-route with a `quick` reader, as the two verbs have, tries that first: it answers the plain case without FastAPI's
-reading of parameters, which costs more than enqueueing a message does.
+Before its function runs: the token's scope and queue, parameters nobody knows, the type and the size of a JSON body.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
@@ -23,9 +21,6 @@ from spoolq.web.security import Call
 JSON_MAX_BYTES = 8 * 1024 * 1024
 
 Endpoint = Callable[..., Coroutine[Any, Any, Response]]
-Quick = Callable[[Request], Awaitable[Response | None]]
-"""Answers the plain case of a request, or None where it is not one; then it has read nothing of the body."""
-
 QueueName = Annotated[str, Path(alias="q", pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="The queue's name")]
 MessageId = Annotated[
     str,
@@ -73,13 +68,12 @@ class Route(APIRoute):
     """A route of this API."""
 
     needs: str
-    quick: Quick | None
     streams: bool
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """What runs for a request."""
         full = super().get_route_handler()
-        needs, quick, streams, path = self._declared()
+        needs, streams, path = self._declared()
         known = _query_names(self.dependant)
         takes_json = self.body_field is not None
         of_queue = "{q}" in path
@@ -97,10 +91,6 @@ class Route(APIRoute):
                 if by_parameter:
                     queue = request.query_params.get("queue", "default")
                 call.check(needs, queue, everywhere=everywhere or (path == "/queues" and needs == "admin"))
-            if quick is not None:
-                answer = await quick(request)
-                if answer is not None:
-                    return answer
             if request.scope["query_string"]:
                 _check_known(request, known)
             if not streams:
@@ -109,8 +99,8 @@ class Route(APIRoute):
 
         return handle
 
-    def _declared(self) -> tuple[str, Quick | None, bool, str]:
-        declared = getattr(self.endpoint, "_declared", ("admin", None, False))
+    def _declared(self) -> tuple[str, bool, str]:
+        declared = getattr(self.endpoint, "_declared", ("admin", False))
         return (*declared, self.path)
 
 
@@ -193,14 +183,13 @@ def declare(
     needs: str,
     success: dict[int, dict[str, Any]],
     also: tuple[int, ...] = (404,),
-    quick: Quick | None = None,
     streams: bool = False,
     extra: dict[str, Any] | None = None,
 ) -> Callable[[Endpoint], Endpoint]:
     """Declare a route. needs: a scope, or "" for none. streams: it reads the body itself. also: further statuses."""
 
     def add(endpoint: Endpoint) -> Endpoint:
-        endpoint._declared = (needs, quick, streams)  # type: ignore[attr-defined]
+        endpoint._declared = (needs, streams)  # type: ignore[attr-defined]
         router.add_api_route(
             path,
             endpoint,

@@ -179,9 +179,7 @@ class Gate:
         if answered.begun:
             log.error("answer.broken request_id=%s error=%r", call.request_id, error)
             raise error
-        problem = problem_of(error)
-        if problem.kind == "internal":
-            log.error("request.failed request_id=%s", call.request_id, exc_info=error)
+        problem = answer_for(error, call)
         await problem.response(call.request_id)(scope, receive, answered.send)
 
 
@@ -241,6 +239,16 @@ def _is_id(text: bytes) -> bool:
 
 def _unauthorized(detail: str, hint: str) -> Problem:
     return Problem("unauthorized", detail, hint=hint, headers={"WWW-Authenticate": "Bearer"})
+
+
+def answer_for(error: Exception, call: Call) -> Problem:
+    """The problem that an error is; the log has what the answer leaves out."""
+    problem = problem_of(error)
+    if problem.kind == "internal":
+        log.error("request.failed request_id=%s", call.request_id, exc_info=error)
+    elif problem.status >= 500:
+        log.warning("request.refused request_id=%s error=%s", call.request_id, error)
+    return problem
 
 
 def call_of(scope: Any) -> Call:

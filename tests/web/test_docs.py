@@ -60,7 +60,7 @@ def test_every_line_is_answered_as_it_says(process: Callable[..., Process], tmp_
 
 def _schema(spool: Path) -> dict[str, Any]:
     gate: Any = create_app(spool)
-    schema: dict[str, Any] = gate._app.openapi()
+    schema: dict[str, Any] = gate._app._app.openapi()
     return schema
 
 

@@ -38,7 +38,7 @@ CHECKS: list[Any] = [
 def _document() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         gate: Any = create_app(place)
-        document: dict[str, Any] = gate._app.openapi()
+        document: dict[str, Any] = gate._app._app.openapi()
         return document
 
 
