@@ -19,10 +19,13 @@ from spoolq.errors import Busy
 
 
 class _Waiter:
-    """One blocking `flock` in a thread of its own. Who gives up leaves it there for the next who comes."""
+    """One blocking `flock` in a thread of its own. Who gives up leaves it there for the next who comes.
+
+    On a descriptor of its own, of the same open file: the lock may be closed meanwhile, and the number be another's.
+    """
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self.fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 0)
         self._mutex = threading.Lock()
         self._wanted = True
         self._ended = threading.Event()
@@ -31,15 +34,20 @@ class _Waiter:
 
     def _run(self) -> None:
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            fcntl.flock(self.fd, fcntl.LOCK_EX)
         except OSError as error:
             self._error = error
-            self._ended.set()
-            return
         with self._mutex:
-            if not self._wanted:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+            if not self._wanted and self._error is None:
+                fcntl.flock(self.fd, fcntl.LOCK_UN)
+            self.forget()
             self._ended.set()
+
+    def forget(self) -> None:
+        """Close its descriptor: at the end, or in a forked child, where there is no such thread."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the lock: True when it is ours. After a False the thread lets go of the lock when it comes."""
@@ -142,7 +150,9 @@ class WriteLock:
         self.close()
         self.fd = fd
         self._mutex = threading.Lock()
-        self._waiter = None
+        if self._waiter is not None:
+            self._waiter.forget()
+            self._waiter = None
 
     def _busy(self, busy_s: float) -> Busy:
         pids = lock_holders(self.fd) or ([os.getpid()] if self.held_here() else [])

@@ -182,8 +182,9 @@ class Session:
         identity = self._identity_now()
         if self._reader is None or identity is None or identity != self._reader_identity or self._damaged:
             self._close_reader()
-            with self.write():
-                identity = self._identity
+            if self._index is None or identity is None or identity != self._identity:
+                with self.write():
+                    identity = self._identity
             self._reader = sql.open_reader(self.directory.index)
             self._reader_identity = identity
         return self._reader
@@ -425,9 +426,16 @@ class Session:
             holder.forget()
         self.holders = {}
         self.scan_due = True
+        # First of all let go of what is the parent's: two that lock through one open file do not exclude each other.
+        self._lock.forget(-1)
         os.close(self._format_fd)
-        self._begin_files()
+        self._format_fd = -1
         self.on_fork()
+        try:
+            self._begin_files()
+        except SpoolqError as error:
+            log.error("fork.closed queue=%s error=%s", self.name, error.message)
+            self._closed = True
 
     @property
     def is_closed(self) -> bool:

@@ -54,8 +54,12 @@ class Upkeep:
     # When
 
     def at_hand(self) -> None:
-        """Before a claim: what is due, for a few milliseconds. What goes wrong is not a reason to claim nothing."""
-        if self._reap_if_due(REAP_EVERY_S):
+        """Before a claim: what is due, for a few milliseconds. What goes wrong is not a reason to claim nothing.
+
+        Where the write lock is not free it is left for later: who would wait for it here would wait again for a claim.
+        """
+        if self._is_reap_due(REAP_EVERY_S) and self._session.is_free():
+            self.reap()
             self._tolerant(self._scan_if_due)
             self._tolerant(self._keep_if_due)
 
@@ -97,12 +101,13 @@ class Upkeep:
 
     # Claims that have ended
 
-    def _reap_if_due(self, every_s: float) -> bool:
+    def _is_reap_due(self, every_s: float) -> bool:
         """Whether it was this long ago, by whoever came here last."""
-        due = self._session.clock.mono_s() >= self._reaped_s + every_s
-        if due:
+        return self._session.clock.mono_s() >= self._reaped_s + every_s
+
+    def _reap_if_due(self, every_s: float) -> None:
+        if self._is_reap_due(every_s):
             self.reap()
-        return due
 
     def reap(self) -> int:
         """Give back what the dead held; how many messages."""
