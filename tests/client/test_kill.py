@@ -13,6 +13,7 @@ from tests.web.conftest import Process
 
 KILLS = 3
 MESSAGES = 60
+LEASE_S = 15
 
 
 @pytest.fixture
@@ -34,7 +35,10 @@ def insist(act):
 
 
 def test_kill_server_under_a_producer_and_a_consumer(server):
-    """With keys each message is enqueued once; a claim whose answer was lost is answered again: no second attempt."""
+    """With keys each message is enqueued once; a claim whose answer was lost is answered again.
+
+    A claim that was killed between its rename and its row is not always: it comes back when its lease ends.
+    """
     sent: list[str] = []
     taken: list[tuple[str, int]] = []
 
@@ -45,7 +49,7 @@ def test_kill_server_under_a_producer_and_a_consumer(server):
 
     def consume(queue):
         while len(taken) < MESSAGES:
-            message = insist(lambda: queue.dequeue(wait_s=0.5, lease_s=60))
+            message = insist(lambda: queue.dequeue(wait_s=0.5, lease_s=LEASE_S))
             if message is not None:
                 taken.append((message.id, message.attempts))
                 insist(message.ack)
@@ -62,8 +66,9 @@ def test_kill_server_under_a_producer_and_a_consumer(server):
             server.end(signal.SIGKILL)
             server.start()
         for thread in threads:
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive(), (len(sent), len(taken), queue.list("claimed"))
         assert len(set(sent)) == MESSAGES
-        assert Counter(taken) == Counter((message_id, 1) for message_id in sent)
+        assert Counter(message_id for message_id, _ in taken) == Counter(sent)
+        assert [attempts for _, attempts in taken].count(1) >= MESSAGES - KILLS
         assert (queue.stats().done, queue.stats().ready, queue.stats().claimed) == (MESSAGES, 0, 0)
