@@ -348,10 +348,18 @@ class Consumer:
         """Many in one transaction; the receipts whose claim had ended."""
         parsed = [(receipt, *validate.parse_receipt(receipt)) for receipt in receipts]
         keep = self._session.settings.retention.done_s > 0
-        results = self._transact(lambda index: [self._acknowledge(index, id, nonce, keep) for _, id, nonce in parsed])
-        pairs = list(zip(parsed, results, strict=True))
-        self._after_acknowledging([id for (_, id, _), (lost, meta) in pairs if meta and lost is None], keep)
-        return [receipt for (receipt, _, _), (lost, _) in pairs if lost is not None]
+        results: dict[str, tuple[LeaseLost | None, bool]] = {}
+
+        def act(index: Index) -> None:
+            # Again, where the index failed: what was done to a file stands, and is not asked for twice.
+            for receipt, id, nonce in parsed:
+                if receipt not in results:
+                    results[receipt] = self._acknowledge(index, id, nonce, keep)
+
+        self._transact(act)
+        with_meta = [id for receipt, id, _ in parsed if results[receipt] == (None, True)]
+        self._after_acknowledging(with_meta, keep)
+        return [receipt for receipt, _, _ in parsed if results[receipt][0] is not None]
 
     def _acknowledge(self, index: Index, id: str, nonce: str, keep: bool) -> tuple[LeaseLost | None, bool]:
         """Settle one; an error to raise once the transaction has ended, and whether metadata is to go."""

@@ -210,8 +210,8 @@ class Drops:
             with self._session.write() as index:
                 for ready in all_ready:
                     if self._rename(ready):
-                        self._add_row(index, ready)
                         taken.append(ready)
+                        self._add_row(index, ready)
         except SpoolqError:
             # What was renamed is there without a row: the next scan adds it.
             self._session.scan_due = True

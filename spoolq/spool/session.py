@@ -290,9 +290,13 @@ class Session:
 
     def _opened(self, index: Index) -> Index:
         """The first write makes the WAL, whose identity is compared from now on."""
-        index.begin(self.clock.wall_ms())
-        index.set_info(boot=self._boot, mount=self._mount)
-        index.commit()
+        try:
+            index.begin(self.clock.wall_ms())
+            index.set_info(boot=self._boot, mount=self._mount)
+            index.commit()
+        except BaseException:
+            index.close()
+            raise
         return index
 
     def _believed(self, alone: bool) -> Index | None:
@@ -366,9 +370,12 @@ class Session:
         """Make the index anew from the files, in place of the one that is there, and open it."""
         with self.alone():
             self.check_still_there()
-            count = self._make_anew(progress)
-            # What was made just now is whole: it must not be doubted for want of a WAL, and made once more.
-            self._index = self._opened(Index(self.directory.index))
+            try:
+                count = self._make_anew(progress)
+                # What was made just now is whole: it must not be doubted for want of a WAL, and made once more.
+                self._index = self._opened(Index(self.directory.index))
+            except sqlite3.Error as error:
+                raise self._translated(error) from error
             self._identity = self._identity_now()
         return count
 

@@ -33,7 +33,7 @@ def two(world: World) -> None:
     """Two, one with all that can come with one."""
     one(world)
     world.queue.enqueue(
-        b"second", headers={"a": "b"}, content_type="text/plain", group="g", ttl_s=100 * HOUR_S, priority=7, name="a b"
+        b"second", headers={"a": "b"}, content_type="text/plain", ttl_s=100 * HOUR_S, priority=7, name="a b"
     )
 
 

@@ -141,7 +141,8 @@ class FaultHarness(Harness):
 
     def _run(self, home: Path, number: int | None, files: FaultyFiles, *, begins: bool) -> Wreck:
         said = Said()
-        world = World(home, self.clock, files, said, Arming(files, begins=begins), self.scenario.queue_name)  # type: ignore[arg-type]
+        points = self._arming(files, begins=begins)
+        world = World(home, self.clock, files, said, points, self.scenario.queue_name)  # type: ignore[arg-type]
         made = queues.Files
         queues.Files = lambda: files  # type: ignore[misc,assignment]
         try:
@@ -170,6 +171,10 @@ class FaultHarness(Harness):
             {line[1]: line[2] for line in said.of("receipt")},
             tuple(line[1] for line in said.of("acknowledged")),
         )
+
+    def _arming(self, files: FaultyFiles, *, begins: bool) -> Any:
+        """What is to count when the transition begins."""
+        return Arming(files, begins=begins)
 
     def _judge_error(self, error: SpoolqError, files: FaultyFiles) -> None:
         """Clear, and what to do about it."""
