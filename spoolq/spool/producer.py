@@ -70,6 +70,7 @@ class Producer:
         self._directory = session.directory
         self._files = session.directory.files
         self.room = Room(session)
+        self._syncers: ThreadPoolExecutor | None = None
 
     # The three ways in
 
@@ -333,13 +334,27 @@ class Producer:
         return [plan.id for plan in prepared]
 
     def _sync_all(self, fds: list[int]) -> None:
-        if len(fds) < 4:
+        if len(fds) < 2:
             for fd in fds:
                 self._files.fsync(fd)
             return
-        with ThreadPoolExecutor(_SYNC_THREADS, thread_name_prefix="spoolq-sync") as pool:
-            for _ in pool.map(self._files.fsync, fds):
-                pass
+        # Kept: starting threads for each batch costs more than syncing a few files one after another.
+        if self._syncers is None:
+            self._syncers = ThreadPoolExecutor(_SYNC_THREADS, thread_name_prefix="spoolq-sync")
+        failed = [future.exception() for future in [self._syncers.submit(self._files.fsync, fd) for fd in fds]]
+        for error in failed:
+            if error is not None:
+                raise error
+
+    def close(self) -> None:
+        """Let the threads end that sync batches."""
+        syncers, self._syncers = self._syncers, None
+        if syncers is not None:
+            syncers.shutdown(wait=False)
+
+    def forget(self) -> None:
+        """In a forked child: the threads are the parent's."""
+        self._syncers = None
 
     # One message a key
 

@@ -535,12 +535,14 @@ class SpoolQueue(Queue):
             log.warning("close.not_given_back error=%s", error.message)
         finally:
             self._holder = None
+            self._producer.close()
             self._wakeup.close()
             self._session.close()
 
     def _after_fork(self) -> None:
         """In a forked child: no claims, no watches, no half-held locks of this process's threads."""
         self._upkeep.forget()
+        self._producer.forget()
         self._holder_mutex = threading.Lock()
         self._holder = None
         self._wakeup.forget()

@@ -1,8 +1,8 @@
 """POST /enqueue, POST /queues/{q}/messages and its batch: bodies in.
 
-A body of at most `SMALL_BYTES` is taken whole: enqueued in the loop itself where nothing is synced, and else in company
-(batching.py). A larger one streams to the engine through a pipe, in a thread for as long as it comes. Whichever way, an
-upload that is interrupted leaves nothing: the engine removes what it has written.
+A body of at most `SMALL_BYTES` is taken whole, and enqueued in company (batching.py). A larger one streams to the
+engine through a pipe, in a thread for as long as it comes. Whichever way, an upload that is interrupted leaves nothing:
+the engine removes what it has written.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ async def store(request: Request, name: str, new: NewMessage, chunks: AsyncItera
     """Enqueue what comes; returns the id once it is safe."""
     _check(new)
     service: Service = request.app.state.service
-    queue = await service.queue(name)
+    await service.queue(name)
     begun: list[bytes] = []
     size = 0
     async for piece in chunks:
@@ -96,15 +96,13 @@ async def store(request: Request, name: str, new: NewMessage, chunks: AsyncItera
         size += len(piece)
         if size > SMALL_BYTES:
             return await _stream(service, name, new, begun, chunks)
-    return await store_small(request, name, replace(new, body=b"".join(begun)), syncs=queue.settings.durability)
+    return await store_small(request, name, replace(new, body=b"".join(begun)))
 
 
-async def store_small(request: Request, name: str, new: NewMessage, *, syncs: str) -> str:
+async def store_small(request: Request, name: str, new: NewMessage) -> str:
     """Enqueue a body that is held whole."""
-    service: Service = request.app.state.service
-    if syncs == "process":
-        return await service.quick(name, lambda queue: _enqueue(queue, new))
     if new.dedup_key is not None:
+        service: Service = request.app.state.service
         return await service.call(name, lambda queue: _enqueue(queue, new))
     batcher: Batcher = request.app.state.batcher
     return await batcher.enqueue(name, new)
@@ -282,9 +280,8 @@ def _plain(request: Request) -> tuple[int, str | None] | None:
 async def _quick(request: Request, name: str) -> Response | None:
     """A small raw body of which nothing is said but its type."""
     service: Service = request.app.state.service
-    queue = service.opened(name)
     plain = _plain(request)
-    if plain is None or queue is None or 0 < service.limits.max_body_bytes < plain[0]:
+    if plain is None or service.opened(name) is None or 0 < service.limits.max_body_bytes < plain[0]:
         return None
     if plain[1] is not None:
         validate.check_new_message(content_type=plain[1])
@@ -293,7 +290,7 @@ async def _quick(request: Request, name: str) -> Response | None:
     except Interrupted:
         return Response(status_code=400)
     new = NewMessage(body=body, content_type=plain[1])
-    return enqueued(name, await store_small(request, name, new, syncs=queue.settings.durability))
+    return enqueued(name, await store_small(request, name, new))
 
 
 async def quick_enqueue(request: Request) -> Response | None:
