@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import cost, http, report, scale, together
@@ -23,7 +24,7 @@ def main() -> None:
     factor = 0.1 if asked.quick else 1.0
     rounds = 1 if asked.quick else asked.rounds
     base = asked.base.resolve()
-    runs = {
+    runs: dict[str, tuple[str, Callable[[], list[report.Figure]]]] = {
         "cost": ("What a message costs, 200 bytes, one process", lambda: cost.run(base, rounds, factor)),
         "together": ("Several processes at once", lambda: together.run(base, rounds, factor)),
         "http": ("The REST API beside an empty handler, 200 bytes", lambda: http.run(base, rounds, factor)),

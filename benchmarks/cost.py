@@ -24,7 +24,12 @@ def rate(count: int, act: Callable[[], object]) -> float:
 def _floor_cycle(base: Path, count: int) -> float:
     with place(base) as path:
         floor = Floor(path, sync=False)
-        found = rate(count, lambda: (floor.put(BODY), floor.acknowledge(floor.claim())))
+
+        def once() -> None:
+            floor.put(BODY)
+            floor.acknowledge(floor.claim())
+
+        found = rate(count, once)
         floor.close()
     return found
 

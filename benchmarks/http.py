@@ -137,12 +137,13 @@ def _wrk(url: str, path: str, script: str, factor: float) -> float:
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script)
         file.flush()
+        said = ""
         for seconds in (1, max(1, round(ROUND_S * factor))):  # the first warms up
             flags = ("-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "-s", file.name)
-            ran = subprocess.run(["wrk", *flags, url + path], capture_output=True, text=True, check=True)
-    found = re.search(r"Requests/sec:\s+([\d.]+)", ran.stdout)
-    if found is None or "Non-2xx" in ran.stdout or "Socket errors" in ran.stdout:
-        raise SystemExit(f"wrk failed:\n{ran.stdout}")
+            said = subprocess.run(["wrk", *flags, url + path], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    if found is None or "Non-2xx" in said or "Socket errors" in said:
+        raise SystemExit(f"wrk failed:\n{said}")
     return float(found[1])
 
 

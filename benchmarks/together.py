@@ -25,14 +25,14 @@ def _produce(path: str, count: int, start: Barrier) -> None:
 
 
 def _consume(path: str, start: Barrier, results: Any) -> None:
-    count = 0
+    count, last = 0, 0.0
     with SpoolQueue.open(Path(path)) as queue:
         start.wait()
         while message := queue.dequeue(wait_s=1.0):
             message.ack()
             count += 1
             last = time.monotonic()
-    results.put((count, last if count else 0.0))
+    results.put((count, last))
 
 
 def drained(base: Path, sides: int, count: int, durability: str) -> float:
@@ -49,7 +49,7 @@ def drained(base: Path, sides: int, count: int, durability: str) -> float:
             worker.start()
         start.wait()
         begun = time.monotonic()
-        found = [results.get(timeout=300) for _ in range(sides)]
+        found: list[tuple[int, float]] = [results.get(timeout=300) for _ in range(sides)]
         for worker in workers:
             worker.join()
         assert sum(number for number, _ in found) == each * sides
