@@ -25,7 +25,7 @@ from tests.helpers import wait_for
 from tests.web.conftest import ROOT, Process, free_port
 from tests.web.test_waiting import _resident_bytes, poll, waiters
 
-KILLS = 10
+KILLS = int(os.environ.get("SPOOLQ_KILLS", "10"))
 LARGE_BYTES = 200 * 1024 * 1024
 
 
