@@ -173,8 +173,11 @@ class Files:
         os.utime(path, ns=(ns, ns))
 
     def touch(self, path: str) -> None:
-        """Set both times to now."""
-        os.utime(path)
+        """Set both times to now; made where somebody removed it."""
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            os.close(self.open_lock(path))
 
     def mkdir(self, path: str) -> None:
         """Make a directory; it may be there."""

@@ -13,6 +13,8 @@ from spoolq.models import DEFAULT_PRIORITY
 
 LABEL_MAX_BYTES = 120
 EXTENSION_MAX_BYTES = 20
+ATTEMPTS_MAX = 999_999
+"""A name says no more than this, however often a message was delivered: it must not stop being a name."""
 
 _ID = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _NONCE = r"[kl][0-9a-z]{6}[0-9a-z]{1,12}|t[0-9a-z]{12}"
@@ -49,7 +51,7 @@ def format_name(
     if due_at_ms is not None:
         text += f",t={due_at_ms}"
     if attempts:
-        text += f",a={attempts}"
+        text += f",a={min(attempts, ATTEMPTS_MAX)}"
     if nonce is not None:
         text += f",r={nonce}"
     if label is not None:

@@ -65,6 +65,7 @@ class Upkeep:
 
     def while_waiting(self) -> None:
         """Between two looks of somebody who waits."""
+        self._wakeup.watch()
         self._reap_if_due(REAP_WAITING_S)
         self.take_in_dropped()
         self._tolerant(self._keep_if_due)
