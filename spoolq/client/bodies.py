@@ -12,6 +12,7 @@ from spoolq import validate
 from spoolq.errors import StorageError, UnsafeFile, storage_error
 
 PIECE_BYTES = 1 << 18
+LARGE_BYTES = 1 << 20
 IN_MEMORY_BYTES = 1 << 20
 """Downloads up to this stay in memory; larger ones are a temporary file without a name."""
 
@@ -46,6 +47,11 @@ class Upload:
         size = self._body_size
         return None if size is None else len(self.before) + size + len(self.after)
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it is worth a connection of its own, on which to notice that the server has refused it."""
+        return self._body_size is None or self._body_size > LARGE_BYTES
+
     def again(self) -> bool:
         """Whether all of it can be sent now: nothing has been read yet, or the file goes back to where it stood."""
         if self.file is None or not self._begun:
@@ -60,7 +66,8 @@ class Upload:
         if self.before:
             yield self.before
         if self.file is None:
-            yield self.whole
+            for at in range(0, len(self.whole), PIECE_BYTES):
+                yield self.whole[at : at + PIECE_BYTES]
         else:
             yield from self._read(self.file)
         if self.after:

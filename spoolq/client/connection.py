@@ -21,6 +21,7 @@ import httpx
 from spoolq.client import problems
 from spoolq.client.address import Address
 from spoolq.client.bodies import Upload
+from spoolq.client.early import EarlyAnswer
 from spoolq.errors import OutcomeUnknown, SpoolqError, Unreachable
 
 ANSWER_S = 60.0
@@ -112,13 +113,21 @@ class Connection:
         sent = False
         for pause_s in (*PAUSES_S, None):
             try:
-                return self._judged(call, self._own_client().send(self._request(call), stream=stream))
+                return self._judged(call, self._sent(call, stream=stream))
             except (httpx.TransportError, _Gone) as error:
                 sent = sent or not _is_unsent(error)
                 if pause_s is None or not _may_repeat(call, error):
                     raise self._lost(call, error, sent) from error
             threading.Event().wait(pause_s)
         raise AssertionError("the last try returns or raises")
+
+    def _sent(self, call: Call, *, stream: bool) -> httpx.Response:
+        client = self._own_client()
+        if call.upload is None or not call.upload.is_large:
+            return client.send(self._request(client, call), stream=stream)
+        early = None if self.address.base.startswith("https:") else EarlyAnswer()
+        with self._new_client() as client:
+            return client.send(self._request(client, call, early))
 
     def _judged(self, call: Call, response: httpx.Response) -> httpx.Response:
         """The answer, unless it is an error."""
@@ -150,21 +159,25 @@ class Connection:
         message = f"{call.op}: the connection to {server} was lost before its answer ({said})"
         return OutcomeUnknown(message, op=call.op, path=server, hint=hint)
 
-    def _request(self, call: Call) -> httpx.Request:
+    def _request(self, client: httpx.Client, call: Call, early: EarlyAnswer | None = None) -> httpx.Request:
         url = self.address.base + call.path + _query_of(call.query)
         timeout = httpx.Timeout(call.answer_s, connect=_CONNECT_S, write=ANSWER_S, pool=_CONNECT_S)
         headers = dict(call.headers)
         content: bytes | Iterator[bytes] | None = None
+        extensions: dict[str, Any] = {"timeout": timeout.as_dict()}
         if call.upload is not None:
             size = call.upload.size
             if size is not None:
                 headers["Content-Length"] = str(size)
             content = call.upload.pieces()
+            if early is not None:
+                extensions["trace"] = early.trace
+                content = early.until(content)
         elif call.json is not None:
             # ASCII, so that half of a surrogate pair, which no UTF-8 carries, cannot break the request.
             content = json.dumps(call.json, separators=(",", ":")).encode()
             headers["Content-Type"] = "application/json"
-        return self._own_client().build_request(call.method, url, headers=headers, content=content, timeout=timeout)
+        return client.build_request(call.method, url, headers=headers, content=content, extensions=extensions)
 
     # The client of this process
 

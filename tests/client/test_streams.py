@@ -100,8 +100,10 @@ def test_a_body_over_the_limit_is_refused_while_it_is_sent(live):
 
     live.change_settings(replace(live.settings, limits=Limits(body_bytes=1_000_000)))
     for _ in range(3):
+        endless = Generated(1 << 40)
         with pytest.raises(MessageTooLarge):
-            live.enqueue(Generated(LARGE_BYTES))
+            live.enqueue(endless)
+        assert (1 << 40) - endless.left < LARGE_BYTES
         with pytest.raises(MessageTooLarge):
             live.enqueue(b"x" * 20_000_000)
     live.enqueue(b"fits")
