@@ -86,8 +86,7 @@ def serve(
         emit({"event": "serving", "host": host, "port": port, "unix": unix})
     else:
         note(f"serving {spool} on {unix or f'http://{host}:{port}'}")
-    server.run(server.Serve(**asked))
-    return failure.DONE
+    return failure.DONE if server.run(server.Serve(**asked)) else failure.FAILED
 
 
 def _positive(flag: str, value: int, most: int, *, least: int = 1) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Annotated
@@ -14,9 +15,10 @@ from spoolq import validate
 from spoolq.interfaces import Progress, Queue
 from spoolq.models import Filter, Page
 from spoolq.web.messages import Cursor, Limit, Where, page_of
+from spoolq.web.problems import Problem
 from spoolq.web.routes import Json, QueueName, Strict, declare, new_router, ok
 from spoolq.web.service import Service
-from spoolq.web.streaming import Interrupted
+from spoolq.web.streaming import Interrupted, until_gone
 
 router = new_router()
 
@@ -106,11 +108,16 @@ async def while_asked(request: Request, name: str, act: Callable[[Queue, Progres
         if stop.is_set():
             raise Interrupted
 
+    gone = asyncio.ensure_future(until_gone(request.receive))
+    gone.add_done_callback(lambda ended: None if ended.cancelled() else stop.set())
     service.on_closed.append(stop.set)
     try:
         return await service.call(name, lambda queue: act(queue, progress))
+    except Interrupted:
+        raise Problem("closing", "the work was ended between two messages; what is done is done") from None
     finally:
         service.on_closed.remove(stop.set)
+        gone.cancel()
 
 
 @declare(

@@ -31,7 +31,7 @@ from spoolq.web.envelope import (
 from spoolq.web.routes import QueueName, Strict, declare, new_router, nothing, ok
 from spoolq.web.security import Call, call_of
 from spoolq.web.service import Service
-from spoolq.web.streaming import SAFE_HEADERS, BodyAnswer, has_gone
+from spoolq.web.streaming import SAFE_HEADERS, BodyAnswer, has_gone, until_gone
 from spoolq.web.waiting import Take, Waiting, give_back
 
 router = new_router()
@@ -86,7 +86,7 @@ async def claim(request: Request, name: str, *, count: int, wait_s: float, lease
 
 async def _wait(request: Request, name: str, take: Take, wait_s: float) -> Sequence[Message]:
     waiting: Waiting = request.app.state.waiting
-    gone = asyncio.ensure_future(_until_gone(request.receive))
+    gone = asyncio.ensure_future(until_gone(request.receive))
     try:
         found = await waiting.wait(name, take, wait_s, gone)
         if found and gone.done():
@@ -95,11 +95,6 @@ async def _wait(request: Request, name: str, take: Take, wait_s: float) -> Seque
         return found
     finally:
         gone.cancel()
-
-
-async def _until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _is_gone(request: Request) -> bool:

@@ -178,7 +178,11 @@ class Gate:
         """An error that no route expects. What has been begun to be answered cannot be answered otherwise."""
         if answered.begun:
             log.error("answer.broken request_id=%s error=%r", call.request_id, error)
-            raise error
+            transport = scope.get("spoolq.transport")
+            if transport is None:
+                raise error
+            transport.abort()
+            return
         problem = answer_for(error, call)
         await problem.response(call.request_id)(scope, receive, answered.send)
 

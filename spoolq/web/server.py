@@ -32,8 +32,9 @@ ENVIRONMENT = "SPOOLQ_SERVE"
 HEAD_BYTES = 256 * 1024
 HEAD_S = 10.0
 UNREAD_S = 30.0
-"""How long what is left of a body is read, and dropped, once it has been answered: closing at once would reset the
-connection, and the client would lose the answer."""
+UNREAD_BYTES = 16 * 1024 * 1024
+"""For how long, and how much of what is left of a body is read, and dropped, once it has been answered: closing at once
+would reset the connection, and the client would lose the answer. Somebody who sends without end is stopped."""
 
 IDLE_S = 30
 
@@ -76,6 +77,7 @@ class Protocol(HttpToolsProtocol):
         self._refused = False
         self._in_head = True
         self._head_bytes = 0
+        self._unread_bytes = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._unread_timer: asyncio.TimerHandle | None = None
 
@@ -124,13 +126,18 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """A piece of a body."""
         super().on_body(body)
-        if self.cycle.response_complete and self._unread_timer is None:
+        if not self.cycle.response_complete:
+            return
+        self._unread_bytes += len(body)
+        if self._unread_timer is None:
             self._unread_timer = self.loop.call_later(UNREAD_S, self.transport.close)
+        if self._unread_bytes > UNREAD_BYTES:
+            self.transport.close()
 
     def on_message_complete(self) -> None:
         """A request is whole; the next thing is a head."""
         self._in_head = True
-        self._head_bytes = 0
+        self._head_bytes = self._unread_bytes = 0
         self._stop_timers()
         super().on_message_complete()
 
@@ -175,8 +182,8 @@ def worker_app() -> ASGIApp:
     return app_of(serve)
 
 
-def run(serve: Serve) -> None:
-    """Serve until TERM or INT."""
+def run(serve: Serve) -> bool:
+    """Serve until TERM or INT; False where it could not begin, which the log says."""
     config = uvicorn.Config(
         "spoolq.web.server:worker_app",
         factory=True,
@@ -200,10 +207,14 @@ def run(serve: Serve) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # uvicorn sends itself the signal again once it has ended, which is to be the end of nothing then.
         signal.signal(number, lambda number, frame: None)
-    if serve.workers == 1:
-        _run_alone(config, serve)
-    else:
-        _run_workers(config)
+    try:
+        if serve.workers == 1:
+            _run_alone(config, serve)
+        else:
+            _run_workers(config)
+    except SystemExit as ended:
+        return not ended.code
+    return True
 
 
 def _run_alone(config: uvicorn.Config, serve: Serve) -> None:

@@ -203,12 +203,22 @@ class BodyAnswer(Response):
                 left -= len(piece)
                 if has_gone(scope):
                     return
-                await send({"type": "http.response.body", "body": piece, "more_body": bool(left)})
+                async with asyncio.timeout(self._service.limits.pause_s):
+                    await send({"type": "http.response.body", "body": piece, "more_body": bool(left)})
             if self._end == self._first:
                 await send({"type": "http.response.body", "body": b""})
             self.was_sent = True
+        except TimeoutError:
+            # It takes nothing any more. What was announced cannot be kept, so the connection ends.
+            raise Interrupted from None
         finally:
             self._file.close()
+
+
+async def until_gone(receive: Receive) -> None:
+    """Return when the client has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def has_gone(scope: Scope) -> bool:

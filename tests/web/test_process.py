@@ -227,7 +227,7 @@ def test_a_port_that_is_taken_is_said(spool: Path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         ran = run("serve", "--spool", str(spool), "--port", str(taken.getsockname()[1]))
-    assert ran.returncode != 0
+    assert ran.returncode == 1
     assert "address already in use" in ran.stderr
     assert "Traceback" not in ran.stderr
 

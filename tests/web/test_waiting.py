@@ -115,6 +115,33 @@ def test_a_large_body_that_is_not_taken_to_its_end_is_given_back(api: Api):
     assert api.dequeue()["attempts"] == 1
 
 
+def test_who_takes_nothing_of_a_body_is_left(serve: Callable[..., Api]):
+    api = serve(limits=Limits(pause_s=0.2))
+    api.http.post("/enqueue", content=b"x" * 20_000_000)
+    with api.connect() as connection:
+        lines = b"GET /dequeue HTTP/1.1\r\nHost: localhost\r\nAccept: application/octet-stream\r\n\r\n"
+        connection.sendall(lines)
+        wait_for(lambda: api.stats()["claimed"] == 1)
+        wait_for(lambda: api.stats()["ready"] == 1)
+
+
+def test_work_ends_between_two_messages_when_nobody_asks_any_more(api: Api):
+    lines = '{"body":"x"}\n' * 50
+    api.http.post("/queues/default/messages/batch", content=lines)
+    taken = api.http.post("/queues/default/claims", json={"count": 50}).json()["messages"]
+    for each in taken:
+        api.http.post(f"/queues/default/claims/{each['receipt']}/dead-letter", json={"reason": "bad"})
+    with api.connect() as connection:
+        body = b'{"rate":10}'
+        head = b"POST /queues/default/dead-letters/redrive HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+        connection.sendall(head % len(body) + body)
+        wait_for(lambda: api.stats()["ready"] >= 2)
+    path = "/queues/default/dead-letters/redrive"
+    wait_for(lambda: 'method="POST",status="503"' in api.http.get("/metrics").text)
+    assert api.stats()["dead"] > 20
+    assert api.http.post(path).json()["count"] > 20
+
+
 def test_too_many_who_wait_are_told_so(serve: Callable[..., Api]):
     api = serve(limits=Limits(max_waiters=2))
     first, second = poll(api), poll(api)
