@@ -1,6 +1,7 @@
 """A server's URL, and where its token does not show."""
 
 import logging
+import ssl
 
 import pytest
 
@@ -151,4 +152,13 @@ def test_proxies_of_the_environment_are_for_others(monkeypatch):
         assert parse(url, None, {}).is_here is is_here
     opened = connection.Connection(parse("http://127.0.0.1:8000", None, {}))
     assert not opened._own_client().trust_env
+    opened.close()
+
+
+def test_https_verifies():
+    """Whom it talks to is proved, whatever is saved elsewhere."""
+    opened = connection.Connection(parse("https://example.org", None, {}))
+    context = opened._own_client()._transport._pool._ssl_context
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
     opened.close()

@@ -100,6 +100,25 @@ def test_consumers_share_a_queue(live):
     assert sorted(bodies) == sorted(b"%d" % number for number in range(20))
 
 
+def test_a_forked_child_has_connections_of_its_own(live):
+    """It can use the queue, and what it closes is not the parent's: neither sockets nor claims."""
+    live.enqueue(b"mine")
+    message = live.dequeue()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            live.enqueue(b"from the child")
+            live.close()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert live.get(message.id).receipt == message.receipt
+    message.ack()
+    assert live.dequeue().body == b"from the child"
+
+
 # The command line
 
 

@@ -1,9 +1,11 @@
 """What is sent again after a lost connection, and what is not: a server that dies in the middle."""
 
 import io
+import threading
 
 import pytest
 
+from spoolq.client import values
 from spoolq.errors import Busy, LeaseLost, OutcomeUnknown, StorageError, TryAgain, Unreachable
 from spoolq.models import NewMessage
 from tests.client.scripted import ID, RECEIPT, answer, cut, die, die_at_the_head, problem
@@ -189,6 +191,18 @@ def test_a_proxy_without_its_server(scripted):
     with pytest.raises(OutcomeUnknown, match="504"):
         queue.enqueue(b"x")
     assert len(server.asked) == 1
+
+
+def test_a_server_that_is_slow_is_asked_once(scripted):
+    """It works on it, for all one knows; a long poll is given its time, and more."""
+    slow = threading.Event()
+    queue, server = scripted(lambda asked: slow.wait(10) and STATS(asked))
+    with pytest.raises(Unreachable, match="timed out"):
+        queue.ask("GET", "/stats", "stats", values.stats, answer_s=0.05)
+    slow.set()
+    queue.close()
+    assert len(server.asked) == 1
+    server.broken.clear()
 
 
 def test_an_error_is_not_repeated(scripted):
