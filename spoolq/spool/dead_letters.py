@@ -11,7 +11,7 @@ from spoolq.models import Attempt, Filter, Page
 from spoolq.spool import index as sql
 from spoolq.spool import mending, moves
 from spoolq.spool.index import Index, Row
-from spoolq.spool.reading import Reading, conditions, not_found
+from spoolq.spool.reading import Reading, not_found
 from spoolq.spool.session import Session, answerable, translated
 
 SLICE = 100
@@ -128,7 +128,7 @@ class SpoolDeadLetters(DeadLetterQueue):
             for id in named:
                 validate.check_message_id(id)
             return named[:limit]
-        wanted = conditions(where, "dead", self._session.clock.wall_ms())
+        wanted = sql.conditions(where, "dead", self._session.clock.wall_ms())
         with self._session.look() as db:
             return sql.look_page_ids(db, "dead", wanted, -1 if limit is None else limit)
 

@@ -187,6 +187,15 @@ class Files:
             if not os.path.isdir(path):
                 raise
 
+    def make_root(self, path: str) -> None:
+        """Make a directory, and those above it where they are not there; it may be there."""
+        os.makedirs(path, self.directory_mode, exist_ok=True)
+
+    def share(self, path: str, gid: int, mode: int) -> None:
+        """Give a directory to a group, with a mode that is set outright, whatever the umask."""
+        os.chown(path, -1, gid)
+        os.chmod(path, mode)
+
     def remove_tree(self, path: str) -> None:
         """Remove a directory and all below it."""
         shutil.rmtree(path, ignore_errors=False)

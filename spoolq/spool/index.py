@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
-from spoolq.models import STATES, State
+from spoolq.models import STATES, Filter, State
 
 USER_VERSION = 1
 BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21600.0, float("inf"))
@@ -739,6 +739,30 @@ def look_search(db: sqlite3.Connection, text: str, limit: int) -> list[Row]:
             (text, text + "~", pattern, pattern, limit - len(found)),
         ).fetchall()
     return [Row._make(row) for row in found]
+
+
+def conditions(where: Filter | None, state: State, now_ms: int) -> list[tuple[str, Any]]:
+    """A filter as conditions on a state's rows, each with its value."""
+    if where is None:
+        return []
+    since = {"claimed": "claimed_at_ms", "done": "ended_at_ms", "dead": "ended_at_ms"}.get(state, "ready_at_ms")
+    found: list[tuple[str, Any]] = []
+    if where.name is not None:
+        found.append(("label LIKE ? ESCAPE '\\'", like(where.name)))
+    if where.reason is not None:
+        found.append(("reason LIKE ? ESCAPE '\\'", like(where.reason)))
+    if where.group is not None:
+        found.append(("grp = ?", where.group))
+    if where.text is not None:
+        pattern = like(where.text)
+        found.append(("(id || ' ' || coalesce(label, '') || ' ' || coalesce(reason, '')) LIKE ? ESCAPE '\\'", pattern))
+    if where.min_age_s is not None:
+        found.append((f"{since} <= ?", now_ms - round(where.min_age_s * 1000)))
+    if where.max_age_s is not None:
+        found.append((f"{since} >= ?", now_ms - round(where.max_age_s * 1000)))
+    if where.min_attempts is not None:
+        found.append(("attempts >= ?", where.min_attempts))
+    return found
 
 
 def like(text: str) -> str:

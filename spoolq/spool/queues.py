@@ -65,7 +65,7 @@ def make_spool(
         return False
     with translated("init", os.fspath(spool)):
         _check_empty(spool)
-        spool.mkdir(mode=files.directory_mode, parents=True, exist_ok=True)
+        files.make_root(os.fspath(spool))
         _check_mode(spool)
     check_file_system(os.fspath(spool))
     _lay_out(directory, settings)
@@ -138,11 +138,9 @@ def _share(directory: QueueDirectory, gid: int) -> None:
     setgid, so that what they drop has the group. Modes are set outright, whatever the umask.
     """
     with translated("init", directory.base):
-        os.chown(directory.base, -1, gid)
-        os.chmod(directory.base, 0o710)
+        directory.files.share(directory.base, gid, 0o710)
         for name in _SHARED_DIRECTORIES:
-            os.chown(f"{directory.base}/{name}", -1, gid)
-            os.chmod(f"{directory.base}/{name}", 0o770 | stat.S_ISGID)
+            directory.files.share(f"{directory.base}/{name}", gid, 0o770 | stat.S_ISGID)
 
 
 def _shared_gid(directory: QueueDirectory) -> int | None:
@@ -177,8 +175,7 @@ def create_queue(spool: Path, name: str, settings: Settings | None = None) -> No
             raise
         gid = _shared_gid(parent)
         if gid is not None:
-            os.chown(f"{parent.base}/queues", -1, gid)
-            os.chmod(f"{parent.base}/queues", 0o710)
+            parent.files.share(f"{parent.base}/queues", gid, 0o710)
             _share(QueueDirectory(root, parent.files, parent.ballast), gid)
         parent.files.sync_directory(f"{parent.base}/queues")
     log.info("queue.created queue=%s", name)

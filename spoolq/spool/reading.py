@@ -69,30 +69,6 @@ def to_info(session: Session, row: Row, meta: Meta | None = None) -> MessageInfo
     )
 
 
-def conditions(where: Filter | None, state: State, now_ms: int) -> list[tuple[str, Any]]:
-    """A filter as conditions on a state's rows. `name_or_reason` of a text is an OR of two."""
-    if where is None:
-        return []
-    since = {"claimed": "claimed_at_ms", "done": "ended_at_ms", "dead": "ended_at_ms"}.get(state, "ready_at_ms")
-    found: list[tuple[str, Any]] = []
-    if where.name is not None:
-        found.append(("label LIKE ? ESCAPE '\\'", sql.like(where.name)))
-    if where.reason is not None:
-        found.append(("reason LIKE ? ESCAPE '\\'", sql.like(where.reason)))
-    if where.group is not None:
-        found.append(("grp = ?", where.group))
-    if where.text is not None:
-        pattern = sql.like(where.text)
-        found.append(("(id || ' ' || coalesce(label, '') || ' ' || coalesce(reason, '')) LIKE ? ESCAPE '\\'", pattern))
-    if where.min_age_s is not None:
-        found.append((f"{since} <= ?", now_ms - round(where.min_age_s * 1000)))
-    if where.max_age_s is not None:
-        found.append((f"{since} >= ?", now_ms - round(where.max_age_s * 1000)))
-    if where.min_attempts is not None:
-        found.append(("attempts >= ?", where.min_attempts))
-    return found
-
-
 def encode_cursor(key: Sequence[Any]) -> str:
     """Where a page ended, as text for the next call."""
     return base64.urlsafe_b64encode(json.dumps(list(key)).encode()).decode().rstrip("=")
@@ -122,7 +98,7 @@ class Reading:
         validate.check_state(state)
         validate.check_limit(limit)
         after = decode_cursor(cursor, sql.page_parts(state))
-        wanted = conditions(where, state, self._session.clock.wall_ms())
+        wanted = sql.conditions(where, state, self._session.clock.wall_ms())
         with self._session.look() as db:
             rows = sql.look_page(db, state, wanted, after, limit + 1)
         more = len(rows) > limit
