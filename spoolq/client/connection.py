@@ -123,11 +123,14 @@ class Connection:
 
     def _sent(self, call: Call, *, stream: bool) -> httpx.Response:
         client = self._own_client()
-        if call.upload is None or not call.upload.is_large:
+        if self._is_secure or call.upload is None or not call.upload.is_large:
             return client.send(self._request(client, call), stream=stream)
-        early = None if self.address.base.startswith("https:") else EarlyAnswer()
         with self._new_client() as client:
-            return client.send(self._request(client, call, early))
+            return client.send(self._request(client, call, EarlyAnswer()))
+
+    @property
+    def _is_secure(self) -> bool:
+        return self.address.base.startswith("https:")
 
     def _judged(self, call: Call, response: httpx.Response) -> httpx.Response:
         """The answer, unless it is an error."""
@@ -203,7 +206,7 @@ class Connection:
         return httpx.Client(
             headers=headers,
             # Without TLS there is nothing to verify, and to load the certificates takes longer than a request.
-            verify=address.base.startswith("https:"),
+            verify=self._is_secure,
             limits=limits,
             transport=transport,
             follow_redirects=False,
