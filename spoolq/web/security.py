@@ -11,8 +11,9 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import count
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,11 +37,11 @@ class Call:
 
     __slots__ = ("asked_id", "has_bad_id", "request_id", "sent_bytes", "started_s", "status", "token")
 
-    def __init__(self, asked: bytes | None) -> None:
+    def __init__(self, asked: bytes | None, ids: Iterator[str]) -> None:
         good = asked is not None and _is_id(asked)
         self.asked_id = asked.decode("ascii") if asked is not None and good else None
         self.has_bad_id = asked is not None and not good
-        self.request_id = self.asked_id or secrets.token_hex(8)
+        self.request_id = self.asked_id or next(ids)
         self.token: Token | None = None
         self.started_s = time.perf_counter()
         self.status = 0
@@ -119,6 +120,7 @@ class Gate:
         self._token_needed = token_needed
         self._done = done
         self._is_closing = is_closing
+        self._ids = _new_ids()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or refuse it."""
@@ -130,7 +132,7 @@ class Gate:
             return
         headers = _Headers(scope["headers"])
         asked = headers.request_id
-        call = Call(asked)
+        call = Call(asked, self._ids)
         scope["spoolq.call"] = call
         answered = _Answer(call, send)
         try:
@@ -235,6 +237,12 @@ class _Headers:
                 self.site = value.strip().lower()
             elif name == b"request-id":
                 self.request_id = value
+
+
+def _new_ids() -> Iterator[str]:
+    """Ids for requests without one: a part by chance, for this process, and a number."""
+    start = secrets.token_hex(4)
+    return (f"{start}{number:08x}" for number in count())
 
 
 def _is_id(text: bytes) -> bool:
