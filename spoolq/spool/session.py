@@ -195,8 +195,10 @@ class Session:
             reader.close()
 
     def is_free(self) -> bool:
-        """Whether a transaction could begin at once; a hint, which may be wrong a microsecond later."""
-        return not self._closed and self._lock.is_free()
+        """Whether a transaction could begin at once: no lock to wait for, no index to be made. A hint."""
+        if self._closed or self._index is None or self._identity_now() != self._identity:
+            return False
+        return self._lock.is_free()
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
