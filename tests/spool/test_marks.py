@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -58,3 +59,13 @@ def test_a_listener_hears_of_an_enqueue(open_queue: Callable[..., SpoolQueue]):
     assert queue.next_look_s(1.5) == 1.5
     queue.dequeue(lease_s=60)
     assert queue.next_look_s(1.5) == 0.1
+
+
+def test_is_not_free_while_the_index_is_to_be_made_anew(open_queue: Callable[..., SpoolQueue]):
+    queue = open_queue()
+    queue.enqueue(b"x")
+    for name in ("index.db", "index.db-wal", "index.db-shm"):
+        os.unlink(f"{queue._directory.base}/{name}")
+    assert not queue.is_free()
+    assert queue.stats().ready == 1
+    assert queue.is_free()
