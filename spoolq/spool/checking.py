@@ -237,13 +237,14 @@ class Check:
         self._check_meta()
 
     def _check_dead_holder(self, text: str) -> None:
-        """Its claims are the reaper's; without any, its file is litter."""
+        """Its claims are the reaper's. Without any nothing is wrong: the file is left for the sweep."""
         with self._session.look() as db:
-            removed = self._fix and text not in sql.look_holders(db)
-        if removed:
+            holds = text in sql.look_holders(db)
+        if holds:
+            what = f"holders/{text} is of a consumer that has died, and holds messages"
+            self._say("dead_holder", what, "its claims go back, then its file goes")
+        elif self._fix:
             self._directory.remove(f"{self._directory.holders}/{text}")
-        what = f"holders/{text} is of a consumer that has died"
-        self._say("dead_holder", what, "its claims go back, then its file goes", fixed=removed)
 
     def _check_meta(self) -> None:
         for id in self._recovery.orphans():
