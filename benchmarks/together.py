@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 import time
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -89,6 +92,29 @@ def woken_ms(base: Path, times: int, *, drop: bool) -> list[float]:
         return found
 
 
+def started_ms(base: Path, times: int) -> list[float]:
+    """From the end of a `cp` into `new/` to the start of the command that gets it, with `spoolq watch` running."""
+    with place(base) as path, contextlib.ExitStack() as stack:
+        open_spool(path).close()
+        source, starts = path / "tmp" / ".source", path / "tmp" / ".starts"
+        source.write_bytes(BODY)
+        starts.touch()
+        spoolq = (sys.executable, "-m", "spoolq")
+        command = ("sh", "-c", f"date +%s.%N >> '{starts}'")
+        for arguments in (("watch",), ("work", "--", *command)):
+            process = subprocess.Popen([*spoolq, *arguments[:1], "--spool", str(path), *arguments[1:]], stderr=-3)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+        found: list[float] = []
+        for number in range(times + 1):
+            subprocess.run(["cp", str(source), f"{path}/new/drop-{number}"], check=True)
+            ended = time.time()
+            while len(lines := starts.read_text().split()) <= number:
+                time.sleep(0.001)
+            found.append((float(lines[-1]) - ended) * 1000)
+        return found[1:]  # the first one waits for the programs to start
+
+
 def idle_cpu_percent(base: Path, seconds: float) -> float:
     """What a waiting consumer costs while nothing happens."""
     with place(base) as path, open_spool(path) as queue:
@@ -110,5 +136,8 @@ def run(base: Path, rounds: int, scale: float) -> list[Figure]:
         runs = [woken_ms(base, int(100 * scale) or 10, drop=drop) for _ in range(rounds)]
         figures.append(Figure(f"wake-up by {what}, median", "ms", [statistics.median(run) for run in runs]))
         figures.append(Figure(f"wake-up by {what}, 99th percentile", "ms", [sorted(run)[-2] for run in runs]))
+    runs = [started_ms(base, int(100 * scale) or 10) for _ in range(rounds)]
+    medians = [statistics.median(run) for run in runs]
+    figures.append(Figure("cp to the start of the command, median", "ms", medians, "50"))
     figures.append(Figure("idle consumer", "% of a core", [idle_cpu_percent(base, 5 * scale) for _ in range(rounds)]))
     return figures
