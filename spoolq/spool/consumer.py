@@ -114,22 +114,21 @@ class Consumer:
         except BaseException:
             self._undo(taken)
             raise
-        self._sync_taken(taken)
-        return [self._message(each) for each in again or taken]
-
-    def _sync_taken(self, taken: list[_Taken]) -> None:
-        """With durability "full"; where that fails nobody gets them, and they are given back."""
-        if not taken:
-            return
         try:
-            moves.sync_moved(self._session, self._directory.cur, self._directory.new)
+            if taken:
+                moves.sync_moved(session, self._directory.cur, self._directory.new)
+            return [self._message(each) for each in again or taken]
         except OSError as error:
-            for each in taken:
-                try:
-                    self.release(f"{each.row.id}.{each.nonce}")
-                except SpoolqError as failed:
-                    log.warning("claim.left id=%s error=%s", each.row.id, failed.message)
+            self._give_back(taken)
             raise storage_error(error, "dequeue", self._directory.cur) from error
+
+    def _give_back(self, taken: list[_Taken]) -> None:
+        """They cannot be synced, or what came with them cannot be read: nobody gets them, so nobody may hold them."""
+        for each in taken:
+            try:
+                self.release(f"{each.row.id}.{each.nonce}")
+            except SpoolqError as error:
+                log.warning("claim.left id=%s error=%s", each.row.id, error.message)
 
     def _taken_before(self, row: Row) -> _Taken | None:
         """A claim that lasts, as it was when it was taken; None where its file was moved by hand."""

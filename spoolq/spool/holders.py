@@ -148,6 +148,10 @@ def read_holder(directory: QueueDirectory, name: str) -> dict[str, Any]:
     try:
         with open(f"{directory.holders}/{name}", "rb") as file:
             value = json.loads(file.read(1 << 16))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, PermissionError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
+    if not isinstance(value, dict):
+        return {}
+    # Only what has the right type: it may have been edited by hand.
+    numbers = ("pid", "start", "since_at_ms")
+    return {key: part for key, part in value.items() if type(part) is (int if key in numbers else str)}

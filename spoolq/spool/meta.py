@@ -155,7 +155,8 @@ def _read_line(line: bytes) -> dict[str, Any]:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    """Text that UTF-8 can carry: JSON can spell halves of characters."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
 
 
 def _whole(value: object) -> int | None:

@@ -135,12 +135,13 @@ def _make_ballast(directory: QueueDirectory) -> None:
 def _share(directory: QueueDirectory, gid: int) -> None:
     """Let a group drop files: its members may write to `new/` and `tmp/`, and read nothing else by a listing.
 
-    setgid, so that what they drop has the group. Modes are set outright, whatever the umask.
+    setgid, so that what they drop has the group; sticky, so that each can remove and rename its own only. Modes are set
+    outright, whatever the umask.
     """
     with translated("init", directory.base):
         directory.files.share(directory.base, gid, 0o710)
         for name in _SHARED_DIRECTORIES:
-            directory.files.share(f"{directory.base}/{name}", gid, 0o770 | stat.S_ISGID)
+            directory.files.share(f"{directory.base}/{name}", gid, 0o770 | stat.S_ISGID | stat.S_ISVTX)
 
 
 def _shared_gid(directory: QueueDirectory) -> int | None:

@@ -272,6 +272,9 @@ class Session:
             there = os.stat(self.directory.lock).st_ino == self._lock_inode and os.path.exists(self.directory.format)
         except FileNotFoundError:
             there = False
+        if os.path.exists(self.directory.format) and not os.path.exists(self.directory.lock):
+            hint = "Who has it open locks what is no longer there: close it everywhere, and open it again"
+            raise StorageError("the lock file was removed", op="lock", path=self.directory.lock, hint=hint)
         if not there:
             hint = "It was deleted while open; open it again if it has been made anew"
             raise QueueNotFound(f"there is no queue {self.name!r} any more", path=self.directory.base, hint=hint)

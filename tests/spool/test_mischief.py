@@ -1,0 +1,291 @@
+"""What tired operators do to a spool by hand, and what somebody who may only drop files might try."""
+
+import errno
+import grp
+import json
+import os
+import shutil
+import stat
+import subprocess
+
+import pytest
+
+from spoolq.errors import DiskFull, SpoolqError, StorageError
+from spoolq.spool import consumer, moves, queues
+from spoolq.spool.queue import SpoolQueue
+from tests.helpers import names, needs, wait_for
+from tests.spool.helpers import NOBODY, bodies, drain
+
+ID = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+
+def meta(spool, id, *lines):
+    """Metadata as somebody wrote it with an editor."""
+    with (spool / "meta" / f"{id}.jsonl").open("ab") as file:
+        for line in lines:
+            file.write(line if isinstance(line, bytes) else json.dumps(line).encode())
+            file.write(b"\n")
+
+
+# Metadata that was edited
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\xff\xfe",
+        b"{",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"1e999",
+        b"[" * 100_000,
+        b"9" * 10_000,
+        b'{"kind":"message","group":"\\ud800"}',
+        b'{"kind":"message","headers":{"a\\ud800":"b\\udfff"},"content_type":"\\ud800","dedup_key":"\\ud800"}',
+        b'{"kind":"message","name":"\\ud800"}',
+        b'{"kind":"message","name":"a\\u0000b"}',
+        b'{"kind":"message","name_b64":"AAAA"}',
+        b'{"kind":"message","name_b64":"not base64"}',
+        b'{"kind":"message","expires_at_ms":1e30,"dedup_until_ms":-5,"group":7,"headers":[1]}',
+        b'{"kind":"message","expires_at_ms":99999999999999999999}',
+        b'{"kind":"attempt","attempt":1,"outcome":"\\ud800","ended_at_ms":1,"reason":"\\ud800","stderr":"\\udfff"}',
+        b'{"kind":"attempt","attempt":-1,"outcome":[],"ended_at_ms":"x"}',
+        b'{"kind":"attempt","attempt":1,"outcome":"dead","ended_at_ms":1,"duration_s":NaN,"pid":1e400,"exit_status":null}',
+    ],
+    ids=range(20),
+)
+def test_whatever_stands_in_metadata_the_message_is_delivered(spool, open_queue, line):
+    queue = open_queue()
+    (spool / "new" / ID).write_bytes(b"body")
+    meta(spool, ID, line)
+    queue.rebuild()
+    message = queue.dequeue()
+    assert message.body == b"body"
+    queue.get(ID).as_dict()
+    message.requeue(0, reason="again")
+    message = queue.dequeue()
+    message.dead_letter("no good")
+    json.dumps(queue.get(ID).as_dict(), default=str)
+    queue.dead_letters.redrive()
+    assert drain(queue) == [b"body"]
+    assert queue.check() == []
+
+
+@pytest.mark.parametrize("reason", ["\udcff of a command", "\ud800", "nul \0", "x" * 100_000, "line\nline\n\n", " \n "])
+def test_any_reason_is_kept_and_stops_nothing(queue, reason):
+    """The end of what a command said need not be text."""
+    queue.enqueue(b"body")
+    queue.dequeue().requeue(0, reason=reason)
+    queue.dequeue().dead_letter(reason)
+    queue.rebuild()
+    (dead,) = queue.dead_letters.list().messages
+    assert len(dead.reason) <= 300
+    dead.reason.encode()
+    assert len(queue.get(dead.id).history) == 2
+    queue.dead_letters.reasons()
+    queue.search("x")
+
+
+def test_a_holders_file_that_was_edited_is_shown_as_far_as_it_goes(spool, queue):
+    queue.enqueue(b"body")
+    message = queue.dequeue()
+    (holder,) = (spool / "holders").iterdir()
+    for text in ("", "{", "[]", '{"pid": "x", "host": 5, "since_at_ms": "yesterday", "label": []}'):
+        holder.write_text(text)
+        (info,) = queue.holders()
+        assert (info.alive, info.claims) == (True, 1)
+    message.ack()
+
+
+# Things that fail between a claim and its consumer
+
+
+@pytest.mark.parametrize("what", ["read_arrival", "sync_moved"])
+def test_a_claim_that_does_not_reach_its_consumer_is_given_back(queue, monkeypatch, what):
+    """No descriptor left for the metadata, an error of the disk: nobody has the message, so nobody may hold it."""
+    id = queue.enqueue(b"body", headers={"a": "b"})
+
+    def fail(*arguments, **options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer if what == "read_arrival" else moves, what, fail)
+        with pytest.raises((SpoolqError, OSError)):
+            queue.dequeue()
+    message = queue.dequeue()
+    assert message is not None, "it is held by one who never had it"
+    assert (message.id, dict(message.headers)) == (id, {"a": "b"})
+    message.ack()
+
+
+def test_with_no_descriptor_left_there_are_words_and_it_goes_on_afterwards(spool, child):
+    process = child()
+    process("queue.enqueue(b'body', headers={'a': 'b'})")
+    process("queue.enqueue(b'another')")
+    process("import resource")
+    process("soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)")
+    for spare in range(6):
+        process(f"resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir('/proc/self/fd')) - 1 + {spare}, hard))")
+        process("""
+try:
+    message = queue.dequeue()
+    said = ""
+    if message is not None:
+        message.release()
+except Exception as error:
+    said = type(error).__name__ + ": " + str(error)
+""")
+        process("resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))")
+        assert process("said") == "" or process("said").startswith("StorageError: "), process("said")
+        assert process("queue.stats().ready + queue.maintain() * 0") == 2, spare
+    process.end()
+    with SpoolQueue.open(spool) as queue:
+        assert sorted(drain(queue)) == [b"another", b"body"]
+
+
+# Directories and files of the spool, moved and removed
+
+
+def test_a_lock_file_that_was_removed_is_no_deleted_queue(spool, queue):
+    """It is said what is wrong; opened again, the queue has another one."""
+    queue.enqueue(b"body")
+    (spool / "lock").unlink()
+    for path in spool.glob("index.db*"):
+        path.unlink()
+    with pytest.raises(SpoolqError) as said:
+        queue.dequeue()
+    assert "lock" in str(said.value)
+    with SpoolQueue.open(spool) as again:
+        assert drain(again) == [b"body"]
+
+
+def test_a_spool_that_was_moved_while_it_was_open_is_said_to_be_gone(spool, open_queue, tmp_path):
+    queue = open_queue()
+    queue.enqueue(b"body")
+    message = queue.dequeue()
+    os.rename(spool, tmp_path / "elsewhere")
+    with pytest.raises(SpoolqError, match="no queue 'default' any more"):
+        message.ack()
+    with pytest.raises(SpoolqError, match="no queue 'default' any more"):
+        queue.enqueue(b"another")
+    queue.close()
+    with SpoolQueue.open(tmp_path / "elsewhere") as moved:
+        assert drain(moved) == [b"body"]
+
+
+@pytest.mark.parametrize("name", ["tmp", "new", "cur", "done", "dead", "meta", "holders"])
+def test_a_directory_that_was_removed_is_told_of_and_made_again_by_opening(spool, open_queue, name):
+    queue = open_queue()
+    queue.enqueue(b"body", headers={"a": "b"})
+    shutil.rmtree(spool / name)
+    try:
+        queue.enqueue(b"another")
+        with queue.dequeue():
+            pass
+    except (StorageError, AttributeError, TypeError):
+        pass
+    queue.close()
+    with SpoolQueue.open(spool) as again:
+        again.check(fix=True)
+        again.enqueue(b"last")
+        assert b"last" in drain(again)
+        assert again.check(fix=True) is not None
+        assert again.check() == []
+
+
+def test_everything_chowned_and_read_only_says_so(spool, open_queue, child):
+    """A process without root's rights, in a spool that root has taken: words, and nothing lost."""
+    needs(os.geteuid() == 0 and shutil.which("setpriv") is not None, "root and setpriv")
+    queue = open_queue()
+    queue.enqueue(b"body")
+    process = child(without=("dac_override", "dac_read_search", "fowner", "chown"))
+    process.opened()
+    os.chmod(spool / "new", 0o500)
+    assert process("queue.stats().ready") == 1
+    for line in ("queue.enqueue(b'x')", "queue.dequeue()"):
+        with pytest.raises(Exception, match=r"StorageError: .*Permission denied"):
+            process(line)
+    os.chmod(spool / "new", 0o700)
+    process("message = queue.dequeue()")
+    assert process("message.attempts") == 1
+    process("message.ack()")
+
+
+# Droppers
+
+
+@pytest.fixture
+def shared(spool):
+    """A spool into which the members of a group may drop."""
+    needs(os.geteuid() == 0 and shutil.which("setpriv") is not None, "root and setpriv")
+    group = grp.getgrgid(NOBODY).gr_name
+    queues.make_spool(spool, group=group)
+    for parent in (spool.parent, spool.parent.parent, spool.parent.parent.parent):
+        os.chmod(parent, 0o711)
+    return spool
+
+
+def as_nobody(script, *arguments):
+    """In the group, and no more; whether the script succeeded."""
+    command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "sh", "-c", script, "sh"]
+    return subprocess.run([*command, *map(str, arguments)], capture_output=True, check=False).returncode == 0
+
+
+def test_a_dropper_may_drop(shared, open_queue):
+    queue = open_queue()
+    assert as_nobody('echo dropped > "$1/new/job"', shared)
+    assert as_nobody('echo aside > "$1/tmp/mine" && mv "$1/tmp/mine" "$1/new/two"', shared)
+    got = []
+    wait_for(lambda: got.extend(drain(queue)) or len(got) == 2)
+    assert sorted(got) == [b"aside\n", b"dropped\n"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'rm -f "$1"/new/*',
+        'mv "$1"/new/0* "$1/new/renamed"',
+        'ln -sf /etc/passwd "$1"/new/0*',
+        'rm -f "$1/tmp/theirs"',
+        'mv "$1/tmp/theirs" "$1/tmp/mine"',
+        'ls "$1/cur"',
+        'ls "$1/meta"',
+        'cat "$1/index.db"',
+        'cat "$1"/new/0*',
+        'echo > "$1/queue.toml"',
+        'touch "$1/paused"',
+        'rm "$1/wake"',
+        'mkdir "$1/queues"',
+    ],
+)
+def test_a_dropper_may_not(shared, open_queue, script):
+    """Neither read nor move nor remove what is not its own, of which the index in the making is one."""
+    queue = open_queue()
+    queue.enqueue(b"body")
+    (shared / "tmp" / "theirs").touch()
+    assert not as_nobody(script, shared)
+    assert names(shared, "tmp") == ["theirs"]
+    assert drain(queue) == [b"body"]
+    assert not (shared / "paused").exists()
+    (shared / "tmp" / "theirs").unlink()
+
+
+def test_what_a_dropper_dropped_it_cannot_remove_once_it_is_claimed(shared, open_queue):
+    queue = open_queue()
+    assert as_nobody('echo dropped > "$1/new/job"', shared)
+    message = queue.dequeue(wait_s=5)
+    assert not as_nobody('rm -f "$1"', message.path) or os.path.exists(message.path)
+    assert stat.S_IMODE(os.stat(shared / "cur").st_mode) & 0o077 == 0
+    message.ack()
+    assert bodies(shared) == [b"dropped\n"]
+
+
+def test_the_disk_full_error_is_one_to_try_again(spool, open_queue):
+    spool.mkdir(mode=0o700)
+    (spool / "queue.toml").write_text(f"[reserve]\nbytes = {1 << 60}\n")
+    queue = open_queue()
+    with pytest.raises(DiskFull, match="reserve"):
+        queue.enqueue(b"body")
+    assert names(spool, "tmp") == names(spool, "new") == []
