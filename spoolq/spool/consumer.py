@@ -152,7 +152,7 @@ class Consumer:
                     done.append(act(index))
                 return done[0]
             except (DiskFull, StorageError) as error:
-                if error.op != "index":
+                if error.op not in {"index", "rebuild"}:
                     raise
                 if done:
                     session.scan_due = True

@@ -23,7 +23,7 @@ STATE_DIRECTORIES = ("done", "dead", "cur", "new")
 
 BALLAST_BYTES = 4 << 20
 T = TypeVar("T")
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class QueueDirectory:
@@ -78,7 +78,7 @@ class QueueDirectory:
                 raise
             return False
         except OSError as error:
-            if error.errno not in _NO_SPACE or not self.free_ballast():
+            if error.errno not in NO_SPACE or not self.free_ballast():
                 raise
             return self.move(source, target)
         return True
@@ -101,7 +101,7 @@ class QueueDirectory:
         try:
             return act()
         except OSError as error:
-            if error.errno not in _NO_SPACE or not self.free_ballast():
+            if error.errno not in NO_SPACE or not self.free_ballast():
                 raise
             return act()
 

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import secrets
 import socket
 import sys
 from typing import Any
 
-from spoolq.spool.directory import QueueDirectory
+from spoolq.spool.directory import NO_SPACE, QueueDirectory
+
+log = logging.getLogger("spoolq.spool")
 
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _TRIES = 100
@@ -57,7 +60,7 @@ class Holder:
             fd = directory.helped(lambda path=temporary: directory.files.open_lock(path))  # type: ignore[misc]
             try:
                 FlockLocker().lock(fd, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
-                directory.files.write(fd, content)
+                _describe_in(directory, fd, content)
                 path = f"{directory.holders}/{name}"
                 directory.files.rename_new(temporary, path)
             except FileExistsError:
@@ -96,6 +99,16 @@ class Holder:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _describe_in(directory: QueueDirectory, fd: int, content: bytes) -> None:
+    """What people read. The lock is what counts: on a disk that is full to the last block a consumer has only that."""
+    try:
+        directory.helped(lambda: directory.files.write(fd, content))
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        log.warning("holder.not_described error=%s", error)
 
 
 def describe(label: str, now_ms: int) -> dict[str, Any]:

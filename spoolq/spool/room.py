@@ -82,6 +82,9 @@ class Room:
         reserve = self._session.settings.reserve
         found = os.statvfs(self._session.directory.new)
         kept = self._kept_bytes(found.f_blocks * found.f_frsize)
+        if not os.path.exists(self._session.directory.ballast):
+            # What it gave was for those who claim and acknowledge.
+            kept += BALLAST_BYTES
         self._left_bytes = found.f_bavail * found.f_frsize - kept
         # Some file systems (btrfs) have no fixed number of inodes, and say 0 of 0.
         self._left_inodes = found.f_favail - reserve.inodes if found.f_files else 1 << 40

@@ -98,12 +98,22 @@ class Session:
         check_place(directory)
         session = cls(directory, name, clock)
         try:
-            with session.write():
-                pass
+            session._open_at_once()
         except BaseException:
             session._let_go()
             raise
         return session
+
+    def _open_at_once(self) -> None:
+        """Open or make the index now. On a disk without a block left it waits, and claims go on by names alone."""
+        for _ in range(2):
+            try:
+                with self.write():
+                    return
+            except DiskFull as error:
+                if not self.directory.free_ballast():
+                    log.warning("index.not_opened queue=%s error=%s", self.name, error.message)
+                    return
 
     def _begin_files(self) -> None:
         """Open what locks are taken on."""
