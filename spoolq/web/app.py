@@ -136,7 +136,7 @@ def _lifespan(place: str, limits: Limits, closing: _Closing) -> Callable[[FastAP
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         service = Service(place, limits)
-        waiting = Waiting(service)
+        waiting = Waiting(service, app.state.counters.waiters.set)
         app.state.service = service
         app.state.batcher = Batcher(service)
         app.state.waiting = waiting

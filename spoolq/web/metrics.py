@@ -8,13 +8,14 @@ PROMETHEUS_MULTIPROC_DIR is set, as `spoolq serve --workers` does.
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
 from spoolq.models import STATES, Health, Stats
@@ -33,6 +34,7 @@ _HEALTH = {
     "reserve_inodes": "Inodes that an enqueue leaves free",
     "index_bytes": "Size of the index",
 }
+_LIVE = re.compile(r"gauge_live\w*_(\d+)\.db")
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 
 
@@ -67,12 +69,22 @@ class Counters:
     def text(self, queues: Sequence[tuple[Stats, Health | None]]) -> bytes:
         """All figures, as Prometheus reads them."""
         registry = self.registry
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if directory is not None:
+            _forget_dead(directory)
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         own = CollectorRegistry()
         own.register(_Queues(queues))
         return generate_latest(own) + generate_latest(registry)
+
+
+def _forget_dead(directory: str) -> None:
+    """What a worker that was killed had under way has ended; what it counted stays."""
+    for name in os.listdir(directory):
+        found = _LIVE.fullmatch(name)
+        if found is not None and not os.path.exists(f"/proc/{found[1]}"):
+            mark_process_dead(found[1])  # type: ignore[no-untyped-call]
 
 
 class _Queues(Collector):

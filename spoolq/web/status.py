@@ -66,7 +66,6 @@ async def metrics(request: Request) -> Response:
     """Figures for Prometheus."""
     service: Service = request.app.state.service
     counters: Counters = request.app.state.counters
-    counters.waiters.set(request.app.state.waiting.count)
     found = []
     for name in await service.names():
         try:

@@ -34,10 +34,11 @@ class _Waiter:
 
 
 class Waiting:
-    """Everybody who waits in this process."""
+    """Everybody who waits in this process. changed: told how many they are."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, changed: Callable[[int], None]) -> None:
         self._service = service
+        self._changed = changed
         self._lines: dict[str, _Line] = {}
         self.count = 0
 
@@ -45,14 +46,18 @@ class Waiting:
         """What `take` claims within `wait_s`, or nothing: also once `gone` is done, or the server stops."""
         if self.count >= self._service.limits.max_waiters:
             raise Problem("too-many", "too many wait here already", hint="Try again with wait_s=0, or a little later")
-        self.count += 1
+        self._count(1)
         try:
             line = self._lines.get(name)
             if line is None:
                 line = self._lines[name] = _Line(self._service, name)
             return await line.wait(take, wait_s, gone)
         finally:
-            self.count -= 1
+            self._count(-1)
+
+    def _count(self, more: int) -> None:
+        self.count += more
+        self._changed(self.count)
 
     def end(self) -> None:
         """The server stops: nobody waits any longer."""

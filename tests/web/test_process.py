@@ -162,6 +162,38 @@ def test_several_workers_serve_one_spool(process: Callable[..., Process], spool:
     assert server.end() in (0, -signal.SIGTERM)
 
 
+def test_a_worker_that_is_killed_is_replaced_and_counts_no_longer(process: Callable[..., Process]):
+    server = process("--workers", "2")
+    polls = [poll(server) for _ in range(20)]
+    wait_for(lambda: waiters(server) == 20)
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    # One is multiprocessing's resource tracker, which serves nothing.
+    workers = [int(word) for word in children.read_text().split() if b"spawn_main" in _command(int(word))]
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    wait_for(lambda: not Path(f"/proc/{workers[0]}").exists(), 30)
+    wait_for(lambda: waiters(server) == sum(map(_is_open, polls)))
+    wait_for(lambda: str(workers[0]) not in children.read_text().split() and len(children.read_text().split()) >= 3, 30)
+    for connection in polls:
+        connection.close()
+    wait_for(lambda: waiters(server) == 0, 30)
+
+
+def _command(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def _is_open(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+
+
 def test_a_unix_socket_is_its_owners_alone(spool: Path, tmp_path: Path):
     path = tmp_path / "s.sock"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
