@@ -7,7 +7,7 @@ PYTEST_STATUS ?=
 
 BIN := .venv/bin
 UV := $(BIN)/python -m uv
-APT_TOOLS := strace dash
+APT_TOOLS := strace dash curl
 CHECKED := $(wildcard spoolq tests scripts benchmarks *.py)
 
 .DEFAULT_GOAL := help
