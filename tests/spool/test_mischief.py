@@ -222,8 +222,9 @@ def shared(spool):
     needs(os.geteuid() == 0 and shutil.which("setpriv") is not None, "root and setpriv")
     group = grp.getgrgid(NOBODY).gr_name
     queues.make_spool(spool, group=group)
-    for parent in (spool.parent, spool.parent.parent, spool.parent.parent.parent):
-        os.chmod(parent, 0o711)
+    for parent in spool.parents:
+        if not parent.stat().st_mode & stat.S_IXOTH:
+            os.chmod(parent, 0o711)
     return spool
 
 

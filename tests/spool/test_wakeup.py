@@ -277,9 +277,14 @@ def test_work_of_others_wakes_but_the_write_lock_is_left_to_them(queue, open_que
     """One who waits and always comes too late takes no transactions."""
     other = open_queue()
     writes = []
-    stop = threading.Event()
+    waiting, stop = threading.Event(), threading.Event()
+
+    def too_late():
+        waiting.set()
+        return False
 
     def work():
+        waiting.wait()
         while not stop.is_set():
             other.enqueue(b"body")
             other.dequeue().ack()
@@ -291,11 +296,12 @@ def test_work_of_others_wakes_but_the_write_lock_is_left_to_them(queue, open_que
         return real(*args)
 
     monkeypatch.setattr(queue._session, "write", write)
-    monkeypatch.setattr(queue, "_may_have_something", lambda: False)
+    monkeypatch.setattr(queue, "_may_have_something", too_late)
     thread = threading.Thread(target=work)
     thread.start()
-    queue.dequeue(wait_s=0.5)
+    assert queue.dequeue(wait_s=0.5) is None
     stop.set()
     thread.join()
+    assert len(looks) > 10
     assert len(writes) <= 10
     assert names(queue._directory.root, "cur") == []
