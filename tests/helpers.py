@@ -63,7 +63,18 @@ class SeamFiles(Files):
     SINGLE = frozenset(
         (
             *("create", "open_append", "open_lock", "write", "copy_range", "fsync", "sync_directory", "close"),
-            *("rename", "rename_new", "unlink", "utime_ns", "touch", "mkdir", "remove_tree", "allocate"),
+            *(
+                "rename",
+                "rename_new",
+                "unlink",
+                "utime_ns",
+                "touch",
+                "mkdir",
+                "make_root",
+                "share",
+                "remove_tree",
+                "allocate",
+            ),
         )
     )
     COMPOSITE = frozenset(("copy", "unlink_if_there", "discard", "write_whole"))
@@ -139,6 +150,14 @@ class SeamFiles(Files):
     def mkdir(self, path: str) -> None:
         self.before("mkdir", path)
         super().mkdir(path)
+
+    def make_root(self, path: str) -> None:
+        self.before("make_root", path)
+        super().make_root(path)
+
+    def share(self, path: str, gid: int, mode: int) -> None:
+        self.before("share", path)
+        super().share(path, gid, mode)
 
     def remove_tree(self, path: str) -> None:
         self.before("remove_tree", path)

@@ -65,9 +65,9 @@ def make_spool(
         return False
     with translated("init", os.fspath(spool)):
         _check_empty(spool)
+        check_file_system(os.fspath(_nearest(spool)))
         files.make_root(os.fspath(spool))
         _check_mode(spool)
-    check_file_system(os.fspath(spool))
     _lay_out(directory, settings)
     if gid is not None:
         _share(directory, gid)
@@ -98,6 +98,13 @@ def _check_empty(spool: Path) -> None:
     if strange:
         hint = f"Choose an empty or a new directory; in this one is {strange[0]!r}"
         raise NotASpool(f"{spool} is not a spool and not empty", op="init", path=spool, hint=hint)
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest directory above it that is there."""
+    while not path.exists():
+        path = path.parent
+    return path
 
 
 def _check_mode(spool: Path) -> None:

@@ -5,6 +5,7 @@ The name of a scenario begins with the row of the table that it is for.
 
 from __future__ import annotations
 
+import grp
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -683,6 +684,12 @@ def make_spool(world: World) -> None:
     world.arm()
     world.queue.enqueue(b"first")
     world.ended(b"first")
+
+
+@scenario(fresh=True)
+def make_spool_for_a_group(world: World) -> None:
+    world.arm()
+    queues.make_spool(world.spool, group=grp.getgrgid(os.getegid()).gr_name, files=world.files)
 
 
 # Recovery

@@ -20,15 +20,15 @@ from spoolq.spool.queue import SpoolQueue
 from tests.crash.harness import Harness, Scenario, State, World, Wreck, copy_tree, state_of
 from tests.helpers import NthFiles, SeamFiles
 
-CREATING = frozenset(("create", "open_append", "open_lock", "mkdir", "allocate"))
+CREATING = frozenset(("create", "open_append", "open_lock", "mkdir", "make_root", "allocate"))
 NAMING = frozenset(("rename", "rename_new"))
 MEETS = {
     errno.ENOSPC: CREATING | NAMING | {"write", "copy_range", "fsync"},
     errno.EDQUOT: CREATING | NAMING | {"write", "copy_range"},
     errno.EIO: frozenset(("write", "copy_range", "fsync", "sync_directory", "close", "rename", "rename_new", "unlink")),
-    errno.EROFS: CREATING | NAMING | {"write", "unlink", "utime_ns", "touch", "remove_tree"},
+    errno.EROFS: CREATING | NAMING | {"write", "unlink", "utime_ns", "touch", "share", "remove_tree"},
     errno.EMFILE: CREATING | {"sync_directory"},
-    errno.EACCES: CREATING | NAMING | {"unlink", "utime_ns", "touch", "remove_tree"},
+    errno.EACCES: CREATING | NAMING | {"unlink", "utime_ns", "touch", "share", "remove_tree"},
 }
 """Which operations an errno can come from."""
 
