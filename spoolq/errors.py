@@ -11,6 +11,7 @@
     │   └── Full
     │       ├── DiskFull     the disk's reserve is reached, or the system said ENOSPC or EDQUOT
     │       └── QueueFull    `limits.messages` or `limits.bytes` is reached
+    ├── QueueClosed          this queue object has been closed; a ValueError as well                exit 1
     ├── MessageTooLarge      the body is over `limits.body_bytes`                                exit 1
     ├── UnsafeFile           not a regular file, or a link: never opened                         exit 1
     ├── StorageError         the system refused an operation: EIO, EROFS, EACCES, EMFILE ...      exit 1
@@ -78,6 +79,10 @@ class MessageNotFound(NotFound):
 
 class QueueNotFound(NotFound):
     """No queue has this name, or it was deleted while it was open."""
+
+
+class QueueClosed(SpoolqError, ValueError):
+    """This queue object has been closed, here or by another thread."""
 
 
 class TryAgain(SpoolqError):

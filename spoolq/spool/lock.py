@@ -83,6 +83,7 @@ class WriteLock:
         if not self._mutex.acquire(blocking=False) and not self._mutex.acquire(timeout=busy_s):
             raise self._busy(busy_s)
         try:
+            self._check_open()
             if self._waiter is None:
                 try:
                     fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,6 +94,10 @@ class WriteLock:
         except BaseException:
             self._mutex.release()
             raise
+
+    def _check_open(self) -> None:
+        if self.fd < 0:
+            raise ValueError("the queue is closed")
 
     def _wait_for_file(self, busy_s: float) -> None:
         """Wait with the thread that waits already, or a new one where that has ended."""
@@ -108,7 +113,7 @@ class WriteLock:
         if not self._mutex.acquire(blocking=False):
             return False
         try:
-            if self._waiter is not None:
+            if self._waiter is not None or self.fd < 0:
                 return False
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             fcntl.flock(self.fd, fcntl.LOCK_UN)
@@ -140,14 +145,18 @@ class WriteLock:
         return self._mutex.locked()
 
     def close(self) -> None:
-        """Close the file; a lock that is held ends."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        """Close the file, once no thread of this process has the lock or is about to take it."""
+        with self._mutex:
+            self._close_file()
+
+    def _close_file(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def forget(self, fd: int) -> None:
         """In a forked child: the parent's lock stays the parent's, and this object starts anew on `fd`."""
-        self.close()
+        self._close_file()
         self.fd = fd
         self._mutex = threading.Lock()
         if self._waiter is not None:

@@ -28,6 +28,7 @@ from spoolq.errors import (
     DiskFull,
     IndexInUse,
     NotASpool,
+    QueueClosed,
     QueueNotFound,
     SpoolqError,
     StorageError,
@@ -459,6 +460,11 @@ class Session:
             log.error("fork.closed queue=%s error=%s", self.name, error.message)
             self._closed = True
 
+    def check_open(self) -> None:
+        """QueueClosed where it is not."""
+        if self._closed:
+            raise QueueClosed(f"the queue {self.name!r} is closed", op="lock")
+
     @property
     def is_closed(self) -> bool:
         """Whether it has been closed."""
@@ -529,9 +535,7 @@ class _Write:
 
     def __enter__(self) -> Index:
         session = self._session
-        if session._closed:
-            raise ValueError(f"the queue {session.name!r} is closed")
-        session._lock.acquire(self._busy_s)
+        self._acquire()
         try:
             try:
                 index = session._ensure_index()
@@ -545,6 +549,23 @@ class _Write:
             raise
         self._index = index
         return index
+
+    def _acquire(self) -> None:
+        """Take the write lock of a queue that is open; another thread may close it while this one waits."""
+        session = self._session
+        session.check_open()
+        try:
+            session._lock.acquire(self._busy_s)
+        except (OSError, ValueError) as error:
+            session.check_open()
+            if isinstance(error, OSError):
+                raise storage_error(error, "lock", session.directory.lock) from error
+            raise
+        try:
+            session.check_open()
+        except QueueClosed:
+            session._lock.release_threads()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

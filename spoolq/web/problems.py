@@ -22,6 +22,7 @@ from spoolq.errors import (
     MessageNotFound,
     MessageTooLarge,
     NotCapable,
+    QueueClosed,
     QueueExists,
     QueueFull,
     QueueNotFound,
@@ -70,6 +71,7 @@ _RETRIED = frozenset(("too-many", "busy", "storage", "closing", "not-ready"))
 _OWN_WORDS: dict[type[SpoolqError], str] = {
     LeaseLost: "lease-lost",
     QueueNotFound: "queue-not-found",
+    QueueClosed: "queue-not-found",
     MessageNotFound: "message-not-found",
     QueueExists: "queue-exists",
     MessageTooLarge: "too-large",
