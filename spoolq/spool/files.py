@@ -211,8 +211,13 @@ class Files:
         finally:
             os.close(fd)
 
-    def write_whole(self, temporary: str, target: str, data: bytes, *, sync: bool, mode: int | None = None) -> None:
-        """Write a small file so that it is there whole or not at all: aside, [synced,] renamed, [directory synced]."""
+    def write_whole(
+        self, temporary: str, target: str, data: bytes, *, sync: bool, mode: int | None = None, replace: bool = True
+    ) -> None:
+        """Write a small file so that it is there whole or not at all: aside, [synced,] renamed, [directory synced].
+
+        Without `replace` FileExistsError where there is one.
+        """
         fd = self.create(temporary)
         try:
             try:
@@ -223,7 +228,7 @@ class Files:
                     self.fsync(fd)
             finally:
                 self.close(fd)
-            self.rename(temporary, target)
+            (self.rename if replace else self.rename_new)(temporary, target)
         except BaseException:
             self.discard(temporary)
             raise

@@ -196,9 +196,8 @@ class SpoolQueue(Queue):
             return self._holder
 
     def _open_holder(self, label: str) -> Holder:
+        self._session.check_open()
         self._session.check_still_there()
-        if self._session.is_closed:
-            raise ValueError(f"the queue {self.name!r} is closed")
         with translated("holder", self._directory.holders):
             holder = Holder.open(self._directory, label, self._session.clock.wall_ms())
         self._session.holders[holder.name] = holder

@@ -64,7 +64,12 @@ def make_spool(
             _share(directory, gid)
         return False
     with translated("init", os.fspath(spool)):
-        _check_empty(spool)
+        try:
+            _check_empty(spool)
+        except NotASpool:
+            if os.path.exists(directory.format):  # RACE: made by somebody else in this very moment.
+                return False
+            raise
         check_file_system(os.fspath(_nearest(spool)))
         files.make_root(os.fspath(spool))
         _check_mode(spool)
@@ -124,8 +129,12 @@ def _lay_out(directory: QueueDirectory, settings: Settings | None) -> None:
         if settings is not None:
             text = settings_module.dump(settings)
             files.write_whole(directory.aside("queue.toml"), directory.settings, text.encode(), sync=True)
-        temporary = directory.aside("FORMAT")
-        files.write_whole(temporary, directory.format, FORMAT_TEXT.encode(), sync=True)
+        try:
+            files.write_whole(
+                directory.aside("FORMAT"), directory.format, FORMAT_TEXT.encode(), sync=True, replace=False
+            )
+        except FileExistsError:  # RACE: two openers. Who has the queue open by now has a lock on the other's.
+            pass
 
 
 def _make_ballast(directory: QueueDirectory) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from spoolq.errors import LeaseLost
+from spoolq.errors import LeaseLost, QueueClosed
 from spoolq.spool import rebuilding
 from spoolq.spool.files import Files
 from spoolq.spool.queue import SpoolQueue
@@ -321,6 +321,41 @@ def test_eight_threads_that_open_one_spool_at_once(spool):
         queue.close()
 
 
+@pytest.mark.parametrize("when", ["before looking", "before making FORMAT"])
+def test_a_spool_that_somebody_else_makes_in_the_same_moment(spool, when):
+    """Both have it, and it is one: neither replaces what the other holds a lock on."""
+    others: list[SpoolQueue] = []
+
+    class Slow(Files):
+        def create(self, path):
+            if "FORMAT" in path and when == "before making FORMAT":
+                others.append(SpoolQueue.open(spool))
+            return super().create(path)
+
+    real = os.listdir
+
+    def listdir(path):
+        if when == "before looking" and not others:
+            os.listdir = real
+            others.append(SpoolQueue.open(spool))
+        return real(path)
+
+    os.listdir = listdir if when == "before looking" else real
+    try:
+        queue = SpoolQueue.open(spool, files=Slow())
+    finally:
+        os.listdir = real
+    (other,) = others
+    format_of_other = os.fstat(other._session._format_fd).st_ino
+    assert os.stat(spool / "FORMAT").st_ino == format_of_other
+    other.enqueue(b"body")
+    assert drain(queue) == [b"body"]
+    queue.close()
+    assert not (spool / "index.db-clean").exists(), "the other one has it open"
+    other.close()
+    assert names(spool, "tmp") == []
+
+
 def test_closing_while_others_are_at_it_ends_them_with_words(spool):
     queue = SpoolQueue.open(spool)
     queue.enqueue_many([b"x"] * 200)
@@ -346,7 +381,7 @@ def test_closing_while_others_are_at_it_ends_them_with_words(spool):
     queue.close()
     for thread in threads:
         thread.join(30)
-    assert [type(error) for error in errors if not isinstance(error, ValueError | LeaseLost)] == []
+    assert [type(error) for error in errors if not isinstance(error, QueueClosed | LeaseLost)] == []
     assert len(errors) == 4
     with SpoolQueue.open(spool) as again:
         again.maintain()
