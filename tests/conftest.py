@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from spoolq.spool import queues
 from spoolq.spool.queue import SpoolQueue
-from tests.helpers import messages
+from tests.helpers import messages, wait_for
 
 
 def check_spool(path: Path, **options: Any) -> None:
@@ -33,11 +34,11 @@ def fast_path(tmp_path: Path) -> Iterator[Path]:
     if not memory.is_dir():
         yield tmp_path
         return
-    path = memory / f"spoolq-{tmp_path.parent.name}-{tmp_path.name}"
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True, mode=0o700)
+    # A name that no other run has: several go on at once, and pytest-xdist calls each first worker alike.
+    path = Path(tempfile.mkdtemp(prefix="spoolq-test-", dir=memory))
     yield path
-    shutil.rmtree(path, ignore_errors=True)
+    # A process that the test killed may still be on its way out, and write.
+    wait_for(lambda: shutil.rmtree(path, ignore_errors=True) or not path.exists())
 
 
 @pytest.fixture
