@@ -429,6 +429,8 @@ class ModelAndSpool(RuleBasedStateMachine):
 TestModelAndSpool = pytest.mark.timeout(600)(ModelAndSpool.TestCase)  # looking for the shortest failure takes long
 TestModelAndSpool.settings = settings(
     max_examples=EXAMPLES,
+    # The same runs each time, so that a change is judged by what it changes; more of them, and others, when asked for.
+    derandomize="SPOOLQ_EXAMPLES" not in os.environ,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
