@@ -52,7 +52,9 @@ class Drops:
         self._files = session.directory.files
         self._room = room
         self._seen: dict[str, tuple[int, int, float]] = {}
-        self._unsynced: set[tuple[int, int]] = set()
+        self._unsynced: dict[tuple[int, int], int] = {}
+        """Files that could not be synced, by inode, with their change time then: another may get the inode."""
+
         self.waiting: dict[str, str] = {}
 
     def is_ignored(self, text: str) -> bool:
@@ -126,7 +128,7 @@ class Drops:
         if writer is Writer.WRITING:
             self._wait(text, "somebody is writing it")
             return None
-        if (found.st_dev, found.st_ino) in self._unsynced:
+        if self._unsynced.get((found.st_dev, found.st_ino)) == found.st_ctime_ns:
             self._wait(text, "the disk reported an error as it was synced: put a new copy in its place", loud=True)
             return None
         if writer is Writer.UNKNOWN and not self.at_rest(text, found):
@@ -178,7 +180,7 @@ class Drops:
         try:
             self._files.fsync(fd)
         except OSError:
-            self._unsynced.add((found.st_dev, found.st_ino))
+            self._unsynced[found.st_dev, found.st_ino] = os.fstat(fd).st_ctime_ns
             raise
 
     def _set_time(self, fd: int, path: str, now: int) -> None:

@@ -6,6 +6,7 @@ the commit point; the row is a convenience, and an enqueue does not fail for wan
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -370,8 +371,7 @@ class Producer:
                 return known
             # Where this fails the reservation stays: the next of this key sees whether there is a message.
             self._put_in_place([plan])
-            self._finish_keyed(key, plan)
-            return plan.id
+            return self._finish_keyed(key, plan)
         except BaseException:
             self._files.discard(self._directory.temporary(plan.id))
             raise
@@ -388,23 +388,32 @@ class Producer:
 
     def _reserve(self, key: str, plan: _Prepared) -> str | None:
         """Reserve a key for this file, or the id of the message that has it. Waits for a writer at work on it."""
-        until = plan.arrival.dedup_until_ms
-        assert until is not None
         end = time.monotonic() + self._session.settings.busy_s
         while True:
-            with self._session.write() as index:
-                known = index.key(key)
-                if known is None or known.until_at_ms <= self._session.clock.wall_ms():
-                    index.keep_key(key, Key(plan.id, until, True))
-                    return None
-                if not known.reserved:
-                    return known.id
-                if not self._writer_lives(known.id):
-                    return self._take_over(index, key, known, Key(plan.id, until, True))
+            # Damage is mended by the next try, which must be made here: a body from a stream cannot be had twice.
+            with contextlib.suppress(IndexDamaged):
+                settled, known = self._try_to_reserve(key, plan)
+                if settled:
+                    return known
             if time.monotonic() > end:
                 hint = "Its writer lives but does not finish: look at it, or try again later"
                 raise Busy(f"another enqueue with the key {key!r} is under way", op="enqueue", hint=hint)
             time.sleep(_WRITER_POLL_S)
+
+    def _try_to_reserve(self, key: str, plan: _Prepared) -> tuple[bool, str | None]:
+        """Whether it is settled whose the key is, and the other's id where it is another's."""
+        until = plan.arrival.dedup_until_ms
+        assert until is not None
+        with self._session.write() as index:
+            known = index.key(key)
+            if known is None or known.until_at_ms <= self._session.clock.wall_ms():
+                index.keep_key(key, Key(plan.id, until, True))
+                return True, None
+            if not known.reserved:
+                return True, known.id
+            if not self._writer_lives(known.id):
+                return True, self._take_over(index, key, known, Key(plan.id, until, True))
+        return False, None
 
     def _writer_lives(self, id: str) -> bool:
         """Whether the file that a reservation names is still being written, by its writer's lock on it."""
@@ -434,10 +443,22 @@ class Producer:
         index.keep_key(key, mine)
         return None
 
-    def _finish_keyed(self, key: str, plan: _Prepared) -> None:
-        """The row, and the end of the reservation, in one transaction."""
+    def _finish_keyed(self, key: str, plan: _Prepared) -> str:
+        """The row, and the end of the reservation, in one transaction; the id of the message that has the key.
+
+        A reservation goes with an index that is removed. If another has the key by now, this message gives way, unless
+        it was claimed already.
+        """
         try:
             with self._session.write(min(ROW_BUSY_S, self._session.settings.busy_s)) as index:
+                known = index.key(key)
+                gone = known is not None and (known.reserved or known.until_at_ms <= self._session.clock.wall_ms())
+                if known is not None and not gone and known.id != plan.id and self._taken_back(plan):
+                    row = index.row(plan.id)
+                    if row is not None:
+                        index.remove(row)
+                    self._give_up(plan.id)
+                    return known.id
                 self._add_to(index, [plan])
                 until = plan.arrival.dedup_until_ms
                 assert until is not None
@@ -446,6 +467,7 @@ class Producer:
             self._session.scan_due = True
             log.info("row.left_to_scan messages=1 error=%s", error.message)
         self._wake()
+        return plan.id
 
     # The file itself
 

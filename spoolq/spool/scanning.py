@@ -6,6 +6,7 @@ beside moves can miss files; what one scan missed the next one finds.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
@@ -145,7 +146,8 @@ class Scanner:
         found = 0
         with self._session.write() as index:
             for text, name in missing:
-                found += self._add(index, text, name)
+                with contextlib.suppress(FileNotFoundError):  # RACE: moved by hand meanwhile.
+                    found += self._add(index, text, name)
         return found
 
     def _add(self, index: Index, text: str, name: Name) -> int:

@@ -50,6 +50,7 @@ log = logging.getLogger("spoolq.spool")
 
 _SETTINGS_LOOK_S = 0.2
 _STAMP_GRAIN_NS = 100_000_000
+_TRIES = 3
 SQL_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """The second is an error of SQLite whose own text is made of what was damaged."""
 
@@ -224,7 +225,8 @@ class Session:
         """What an error of SQLite means. opened: the index that gave it."""
         text = str(error)
         # Removed beneath it, it may say anything; and what somebody has made anew by now is not damaged.
-        removed = opened is not None and self._identity_now() != opened
+        now = self._identity_now()
+        removed = now is None or (opened is not None and now != opened)
         if removed or sql.is_damage(error):
             self._damaged = self._damaged or not removed
             self._identity = None
@@ -512,6 +514,7 @@ class Session:
         self._let_go()
 
     def _let_go(self) -> None:
+        _sessions.discard(self)
         self._closed = True
         self._close_index()
         for holder in self.holders.values():
@@ -521,7 +524,6 @@ class Session:
         if self._format_fd >= 0:
             os.close(self._format_fd)
             self._format_fd = -1
-        _sessions.discard(self)
 
 
 class _Write:
@@ -596,17 +598,17 @@ class _Write:
 
 
 def answerable(method: Callable[..., Any]) -> Callable[..., Any]:
-    """An operation of something with a `_session`: once more where the index was found damaged, since it is made anew
-    by then; and where files are missing because the whole queue is, that is said.
+    """An operation of something with a `_session`: again where the index was found damaged, since it is made anew by
+    then; and where files are missing because the whole queue is, that is said.
     """
 
     @functools.wraps(method)
     def answer(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            try:
-                return method(self, *args, **kwargs)
-            except IndexDamaged:
-                return method(self, *args, **kwargs)
+            for _ in range(_TRIES - 1):
+                with contextlib.suppress(IndexDamaged):
+                    return method(self, *args, **kwargs)
+            return method(self, *args, **kwargs)
         except (StorageError, FileNotFoundError) as error:
             if error.errno == errno.ENOENT:
                 self._session.check_still_there()
@@ -673,13 +675,18 @@ def check_file_system(path: str) -> None:
         raise UnsupportedFileSystem(f"{kind} cannot hold a spool ({path})", op="open", path=path, hint=hint)
 
 
+_forking = threading.local()
+"""The sessions that were made ready for the fork under way in this thread; others may be opened in the same moment."""
+
+
 def _before_fork() -> None:
-    for session in list(_sessions):
+    _forking.sessions = list(_sessions)
+    for session in _forking.sessions:
         session.before_fork()
 
 
 def _after_fork_in_parent() -> None:
-    for session in list(_sessions):
+    for session in _forking.sessions:
         session.after_fork_in_parent()
 
 

@@ -1,0 +1,148 @@
+"""Deduplication keys when the index goes in the middle: one message a key, and its body is what was sent."""
+
+import io
+import threading
+from collections import Counter
+from functools import partial
+
+import pytest
+
+from spoolq.spool import index as sql
+from spoolq.spool.files import Files
+from tests.helpers import names, wait_for
+from tests.spool.helpers import drain
+
+
+class Hooked(Files):
+    """Does something, once, before a keyed message's metadata is written: the key is reserved then, and no more."""
+
+    def __init__(self):
+        super().__init__()
+        self.hook = lambda: None
+
+    def create(self, path):
+        if path.endswith(".meta"):
+            hook, self.hook = self.hook, lambda: None
+            hook()
+        return super().create(path)
+
+
+def remove_index(spool):
+    for path in spool.glob("index.db*"):
+        path.unlink()
+
+
+def test_a_reservation_that_went_with_the_index_makes_no_second_message(spool, open_queue):
+    files = Hooked()
+    slow, fast = open_queue(files=files), open_queue()
+    fast_ids = []
+
+    def meanwhile():
+        remove_index(spool)
+        fast_ids.append(fast.enqueue(b"fast", dedup_key="key"))
+
+    files.hook = meanwhile
+    assert [slow.enqueue(b"slow", dedup_key="key")] == fast_ids
+    assert fast.enqueue(b"later", dedup_key="key") == fast_ids[0]
+    assert drain(slow) == [b"fast"]
+    assert len(names(spool, "meta")) == 1
+
+
+def test_one_that_was_claimed_already_stays(spool, open_queue):
+    """Both are delivered then: at least once is what is promised of a message."""
+    files = Hooked()
+    slow, fast = open_queue(files=files), open_queue()
+    claimed = []
+
+    class Claiming(Hooked):
+        def rename(self, source, target):
+            super().rename(source, target)
+            if "/new/" in target and not claimed:
+                remove_index(spool)
+                fast.enqueue(b"fast", dedup_key="key")
+                claimed.extend(fast.dequeue_many(5))
+
+    slow = open_queue(files=Claiming())
+    slow.enqueue(b"slow", dedup_key="key")
+    bodies = sorted(message.body for message in claimed)
+    for message in claimed:
+        message.ack()
+    assert bodies + drain(fast) in ([b"fast", b"slow"], [b"slow"])
+
+
+@pytest.mark.parametrize("damage", ["reserving", "finishing", "looking"])
+def test_a_stream_is_read_once_whatever_happens_to_the_index(queue, monkeypatch, damage):
+    """A body cannot be had again for a second try."""
+    failing = ["yes"]
+
+    def fail(real):
+        def act(*arguments, **options):
+            if failing:
+                failing.pop()
+                raise sql.Contradiction("made for this test")
+            return real(*arguments, **options)
+
+        return act
+
+    where = {"reserving": (sql.Index, "key"), "finishing": (sql.Index, "keep_key"), "looking": (sql, "look_counts")}
+    owner, name = where[damage]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail(getattr(owner, name)))
+        id = queue.enqueue(io.BytesIO(b"the whole body"), dedup_key="key")
+    assert queue.enqueue(b"again", dedup_key="key") == id
+    assert drain(queue) == [b"the whole body"]
+
+
+def has_answered(answered, count):
+    return len(answered) >= count
+
+
+def test_keys_under_load_while_the_index_goes(spool, open_queue):
+    """Four threads send the same two hundred keys, and the index is removed twenty times."""
+    queues = [open_queue() for _ in range(4)]
+    answered: list[tuple[int, str]] = []
+    start = threading.Barrier(4)
+
+    def produce(queue):
+        start.wait()
+        for number in range(200):
+            id = queue.enqueue(b"%d" % number, dedup_key=f"key {number}")
+            answered.append((number, id))
+
+    threads = [threading.Thread(target=produce, args=(queue,)) for queue in queues]
+    for thread in threads:
+        thread.start()
+    for number in range(1, 21):
+        wait_for(partial(has_answered, answered, number * 38))
+        remove_index(spool)
+    for thread in threads:
+        thread.join()
+    assert len(answered) == 800
+    assert len(set(answered)) == 200, "two ids for one key"
+    assert Counter(drain(queues[0])) == Counter(b"%d" % number for number in range(200))
+
+
+def test_a_new_copy_of_a_drop_that_could_not_be_synced_is_taken_in(spool, open_queue, monkeypatch):
+    """Not the same bytes again; but what a person puts in its place may get the very inode."""
+    monkeypatch.setenv("SPOOLQ_DURABILITY", "power")
+
+    class Failing(Files):
+        broken = True
+
+        def fsync(self, fd):
+            if self.broken:
+                raise OSError(5, "Input/output error")
+
+    files = Failing()
+    files.broken = False
+    queue = open_queue(files=files)
+    files.broken = True
+    path = spool / "new" / "job"
+    path.write_bytes(b"lost")
+    queue.maintain()
+    files.broken = False
+    assert queue.dequeue() is None
+    for _ in range(3):
+        path.unlink()
+        path.write_bytes(b"a new copy")
+    assert drain(queue) == [b"a new copy"]
