@@ -224,6 +224,8 @@ class Session:
     def _translated(self, error: sqlite3.Error | UnicodeDecodeError, opened: Identity | None = None) -> SpoolqError:
         """What an error of SQLite means. opened: the index that gave it."""
         text = str(error)
+        if "disk is full" in text:
+            return storage_error(OSError(errno.ENOSPC, "", self.directory.index), "index")
         # Removed beneath it, it may say anything; and what somebody has made anew by now is not damaged.
         now = self._identity_now()
         removed = now is None or (opened is not None and now != opened)
@@ -232,9 +234,8 @@ class Session:
             self._identity = None
             self._root_stamp_ns = 0
             log.warning("index.damaged queue=%s error=%s", self.name, text)
-            return IndexDamaged(f"the index is damaged: {text}", op="index", path=self.directory.index)
-        if "disk is full" in text:
-            return storage_error(OSError(28, "", self.directory.index), "index")
+            hint = "It is made anew from the files at the next try; if it fails again, look at the disk"
+            return IndexDamaged(f"the index is damaged: {text}", op="index", path=self.directory.index, hint=hint)
         hint = "Look at the disk and in the kernel log; `spoolq rebuild` makes the index anew"
         return StorageError(f"the index cannot be used: {text}", op="index", path=self.directory.index, hint=hint)
 
