@@ -549,7 +549,8 @@ class SpoolQueue(Queue):
         self._wakeup.forget()
 
 
-for _operation in Queue.__abstractmethods__ - {"close", "consume"} | {"_dequeue"}:
+# A slot claims by `_dequeue` too; those that end in it need no second net.
+for _operation in Queue.__abstractmethods__ - {"close", "consume", "dequeue", "dequeue_many"} | {"_dequeue"}:
     setattr(SpoolQueue, _operation, answerable(getattr(SpoolQueue, _operation)))
 
 _ASKS_NOTHING: tuple[object, ...] = (DEFAULT_PRIORITY, 0, None, None, None, None, None, None)

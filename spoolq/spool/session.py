@@ -50,7 +50,8 @@ log = logging.getLogger("spoolq.spool")
 
 _SETTINGS_LOOK_S = 0.2
 _STAMP_GRAIN_NS = 100_000_000
-_TRIES = 3
+_TRIES = (False, False, True)
+"""Whether each is the last."""
 SQL_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 """The second is an error of SQLite whose own text is made of what was damaged."""
 
@@ -605,15 +606,17 @@ def answerable(method: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(method)
     def answer(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            for _ in range(_TRIES - 1):
-                with contextlib.suppress(IndexDamaged):
-                    return method(self, *args, **kwargs)
-            return method(self, *args, **kwargs)
-        except (StorageError, FileNotFoundError) as error:
-            if error.errno == errno.ENOENT:
-                self._session.check_still_there()
-            raise
+        for last_try in _TRIES:
+            try:
+                return method(self, *args, **kwargs)
+            except IndexDamaged:
+                if last_try:
+                    raise
+            except (StorageError, FileNotFoundError) as error:
+                if error.errno == errno.ENOENT:
+                    self._session.check_still_there()
+                raise
+        raise AssertionError("there was a last try")
 
     return answer
 
