@@ -118,7 +118,13 @@ class SpoolQueue(Queue):
                     f"{path} is not a spool", op="open", path=path, hint=f"Make one with: spoolq init {path}"
                 )
             raise queues.queue_not_found(path, name)
-        session = Session.open(queues.directory_of(path, name, files), name, clock or Clock())
+        try:
+            with translated("open", os.fspath(root)):
+                session = Session.open(queues.directory_of(path, name, files), name, clock or Clock())
+        except SpoolqError as error:
+            if name != queues.DEFAULT and not os.path.exists(root / "FORMAT"):  # RACE: deleted in this very moment.
+                raise queues.queue_not_found(path, name) from error
+            raise
         return cls(session, path, detached=detached)
 
     @property

@@ -376,6 +376,29 @@ def test_a_deleted_queue_is_not_found_by_any_operation(spool, open_queue, operat
     assert names(spool, "tmp") == []
 
 
+@pytest.mark.parametrize("step", ["check_file_system", "settings", "lock"])
+def test_a_queue_that_is_deleted_as_it_is_opened_is_not_found(spool, open_queue, monkeypatch, step):
+    """Whatever was looked at first, and whatever is missing then."""
+    top.init_spool(spool)
+    top.create_queue(spool, "emails").close()
+    owner, name = {
+        "check_file_system": (session, "check_file_system"),
+        "settings": (session.settings_module, "load"),
+        "lock": (session.mounts, "mount_of"),
+    }[step]
+    real = getattr(owner, name)
+
+    def act(*arguments, **options):
+        monkeypatch.undo()
+        top.delete_queue(spool, "emails")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, act)
+    with pytest.raises(QueueNotFound, match="emails"):
+        open_queue("emails")
+    assert os.listdir(spool / "queues") == []
+
+
 def test_who_waits_at_a_queue_that_is_deleted_is_told_at_once(spool, child):
     top.init_spool(spool)
     top.create_queue(spool, "emails").close()
