@@ -7,7 +7,7 @@ PYTEST_STATUS ?=
 
 BIN := .venv/bin
 UV := $(BIN)/python -m uv
-APT_TOOLS := strace dash curl
+APT_TOOLS := strace dash curl chromium
 CHECKED := $(wildcard spoolq tests scripts benchmarks *.py)
 
 .DEFAULT_GOAL := help
@@ -52,9 +52,9 @@ bench: setup ## measure throughput and latency
 
 lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --custom-compile-command 'make lock' \
-		--extra client --extra rest --extra run -o requirements.txt pyproject.toml
+		--extra client --extra console --extra rest --extra run -o requirements.txt pyproject.toml
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --custom-compile-command 'make lock' \
-		--extra client --extra rest --extra run --extra test -c requirements.txt -o requirements-dev.txt pyproject.toml
+		--extra client --extra console --extra rest --extra run --extra test -c requirements.txt -o requirements-dev.txt pyproject.toml
 
 clean: ## remove .venv, caches and build output; never spool/ and logs/
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+
+from spoolq.web.envelope import EXAMPLE
 
 _ANSWER = {"id": "01890a5d-ac96-774b-bcce-b302099a8057", "queue": "default"}
 
@@ -17,6 +21,12 @@ async def enqueue(request: Request) -> dict[str, str]:
 
 
 @app.get("/dequeue")
-async def dequeue() -> dict[str, str]:
-    """Say something."""
-    return _ANSWER
+async def dequeue() -> dict[str, Any]:
+    """Say what a claim would be answered."""
+    return EXAMPLE
+
+
+@app.post("/queues/{q}/claims/{receipt}/acknowledge", status_code=204)
+async def acknowledge(q: str, receipt: str) -> Response:
+    """Nothing to do."""
+    return Response(status_code=204)

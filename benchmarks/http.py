@@ -67,17 +67,19 @@ def run(base: Path, rounds: int, factor: float) -> list[Figure]:
     for _ in range(rounds):
         with _empty() as url:
             nothing = _wrk(url, "/enqueue", POST.format(size=BODY_BYTES), factor)
-        add("an empty handler, POST", "requests/s", nothing)
+            no_cycle = _wrk(url, "/dequeue", CYCLE, factor)
+        add("empty handlers, enqueue", "requests/s", nothing)
+        add("empty handlers, dequeue and acknowledge", "requests/s", no_cycle)
         for durability in ("process", "power"):
             with place(base) as where, _served(where, durability) as url:
                 put = _wrk(url, "/enqueue", POST.format(size=BODY_BYTES), factor)
                 add(f"enqueue, {durability}", "requests/s", put)
                 goal = "0.5" if durability == "process" else ""
-                add(f"enqueue, {durability}, of an empty handler's", "ratio", put / nothing, goal)
+                add(f"enqueue, {durability}, of empty handlers'", "ratio", put / nothing, goal)
             with place(base) as where, _served(where, durability, fill=60_000) as url:
                 cycle = _wrk(url, "/dequeue", CYCLE, factor)
                 add(f"dequeue and acknowledge, {durability}", "requests/s", cycle)
-                add(f"dequeue and acknowledge, {durability}, of an empty handler's", "ratio", cycle / nothing, "0.5")
+                add(f"dequeue and acknowledge, {durability}, of empty handlers'", "ratio", cycle / no_cycle, "0.5")
     for name, value in _large(base, int(LARGE_BYTES * factor)):
         add(name, "MB" if "memory" in name else "MB/s", value, "30" if "memory" in name else "")
     return list(figures.values())

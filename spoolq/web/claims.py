@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from spoolq import validate
 from spoolq.models import Attempt, State
+from spoolq.web.batching import Batcher
 from spoolq.web.routes import Json, QueueName, Receipt, Strict, declare, new_router, nothing, ok
 from spoolq.web.service import Service
 
@@ -99,10 +100,12 @@ async def quick_acknowledge(request: Request) -> Response | None:
     if request.scope["query_string"] or _has_body(request):
         return None
     service: Service = request.app.state.service
-    receipt = request.path_params["receipt"]
-    if service.opened(request.path_params["q"]) is None:
+    name, receipt = request.path_params["q"], request.path_params["receipt"]
+    if service.opened(name) is None:
         return None
-    await service.quick(request.path_params["q"], lambda each: each.acknowledge(receipt))
+    validate.parse_receipt(receipt)
+    batcher: Batcher = request.app.state.batcher
+    await batcher.acknowledge(name, receipt)
     return nothing()
 
 
@@ -143,7 +146,7 @@ async def requeue(request: Request, queue: QueueName, receipt: Receipt, asked: F
     state = await service.call(
         queue,
         lambda each: each.requeue(
-            receipt, delay_s=said.delay_s, reason=said.reason[:REASON_CHARS], details=_attempt(said.details)
+            receipt, delay_s=said.delay_s, reason=said.reason[-REASON_CHARS:], details=_attempt(said.details)
         ),
     )
     return Json({"state": state})
@@ -170,6 +173,6 @@ async def dead_letter(request: Request, queue: QueueName, receipt: Receipt, aske
     """Give up on it."""
     service: Service = request.app.state.service
     said = asked or Burial()
-    reason, details = said.reason[:REASON_CHARS], _attempt(said.details)
+    reason, details = said.reason[-REASON_CHARS:], _attempt(said.details)
     await service.call(queue, lambda each: each.move_to_dead_letter_queue(receipt, reason, details=details))
     return nothing()

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from spoolq import validate
 from spoolq.interfaces import Queue
 from spoolq.message import Message
+from spoolq.web.batching import Batcher
 from spoolq.web.envelope import (
     EXAMPLE,
     INLINE_ALL_BYTES,
@@ -74,8 +75,13 @@ async def claim(request: Request, name: str, *, count: int, wait_s: float, lease
     service: Service = request.app.state.service
     validate.check_wait(wait_s)
     validate.check_lease(lease_s)
-    take = taker(count, lease_s, mark_of(call_of(request.scope), name))
-    found = await service.quick(name, take)
+    mark = mark_of(call_of(request.scope), name)
+    take = taker(count, lease_s, mark)
+    if count == 1 and mark is None:
+        batcher: Batcher = request.app.state.batcher
+        found = await batcher.claim(name, lease_s)
+    else:
+        found = await service.quick(name, take)
     if not found and wait_s > 0 and not service.closing.is_set():
         found = await _wait(request, name, take, min(wait_s, service.limits.max_wait_s))
     if found and await _is_gone(request):
