@@ -26,8 +26,8 @@ LAYERS = {
         *("spool.producer", "spool.consumer", "spool.dead_letters", "spool.drops", "spool.scanning", "spool.recovery"),
         *("spool.cleanup", "spool.upkeep", "spool.reading", "spool.checking", "spool.queue", "spool.queues"),
     ),
-    3: ("queue", "worker", "worker.*", "tokens"),
-    4: ("cli", "cli.*", "web", "web.*", "__main__", ""),
+    3: ("queue", "worker", "worker.*", "tokens", "stack", "stack.*"),
+    4: ("samples", "cli", "cli.*", "web", "web.*", "__main__", ""),
 }
 
 FACES = ("cli*", "web*")

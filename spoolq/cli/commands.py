@@ -48,6 +48,9 @@ THEMES: dict[str, dict[str, str]] = {
         "queues settings": "queues:settings",
     },
     "Serve": {
+        "up": "up:up",
+        "down": "up:down",
+        "programs": "up:programs",
         "serve": "serve:serve",
         "token create": "token:create",
         "token list": "token:ls",
