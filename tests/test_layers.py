@@ -27,10 +27,10 @@ LAYERS = {
         *("spool.cleanup", "spool.upkeep", "spool.reading", "spool.checking", "spool.queue", "spool.queues"),
     ),
     3: ("queue", "worker", "worker.*", "tokens", "stack", "stack.*"),
-    4: ("samples", "cli", "cli.*", "web", "web.*", "__main__", ""),
+    4: ("samples", "cli", "cli.*", "web", "web.*", "console", "console.*", "__main__", ""),
 }
 
-FACES = ("cli*", "web*")
+FACES = ("cli*", "web*", "console*")
 NOT_OURS_TO_NAME = "__version__"
 
 CHANGING = frozenset(

@@ -52,6 +52,8 @@ THEMES: dict[str, dict[str, str]] = {
         "down": "up:down",
         "programs": "up:programs",
         "serve": "serve:serve",
+        "console ops": "console:ops",
+        "console admin": "console:admin",
         "token create": "token:create",
         "token list": "token:ls",
         "token revoke": "token:revoke",
@@ -67,6 +69,7 @@ THEMES: dict[str, dict[str, str]] = {
 GROUPS = {
     "dead": "Dead letters: look at them, delete them.",
     "queues": "Queues: list, make, delete, set.",
+    "console": "The consoles in the browser: one to work with messages, one to look after queues.",
     "token": "Tokens for the REST API: make, list, revoke.",
 }
 
