@@ -36,7 +36,7 @@ from spoolq.interfaces import Queue
 from spoolq.spool.files import Files
 from spoolq.spool.queue import SpoolQueue
 
-LEASE_S = 1.5
+LEASE_S = 0.6
 STEPS = {
     "producer": ("create", "write", "fsync", "rename_new", "sync_directory", "touch"),
     "consumer": ("rename", "rename_new", "unlink", "utime_ns"),
@@ -44,8 +44,8 @@ STEPS = {
 CAST = ("producer", "producer", "dropper", "sender", "consumer", "consumer", "consumer", "leaser", "worker", "server")
 """Who is on stage, at the same time. sender and leaser speak to the server; the worker is `spoolq work`."""
 
-LIFE_S = {"server": (3.0, 8.0), "worker": (1.5, 4.0)}
-"""How long somebody lives before it is killed, for those that are slow to start; others: 0.1 to 1.5 s."""
+LIFE_S = {"server": (3.0, 8.0), "worker": (1.5, 4.0), "leaser": (1.0, 4.0)}
+"""How long somebody lives before it is killed, where that is not 0.1 to 1.5 s: some are slow to start."""
 
 
 @dataclass
@@ -140,7 +140,7 @@ def consume(queue: Queue, oracle: Oracle, *, lease_s: float | None = None) -> No
             if message is None:
                 continue
             note_delivery(oracle, message, lease_until_s=asked_s + lease_s if lease_s else None)
-            time.sleep(chance.uniform(0, 0.02) if chance.random() < 0.97 else chance.uniform(0, 2 * LEASE_S))
+            time.sleep(chance.uniform(0, 0.02) if chance.random() < 0.95 else chance.uniform(0, 2 * LEASE_S))
             message.ack()
         except SpoolqError:  # the lease has ended, or the server was killed
             time.sleep(0.02)

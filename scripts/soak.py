@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -214,8 +214,8 @@ def main() -> int:
             wrong = [problem.what for problem in queue.check() if problem.kind != "dead_holder"]
         print("\n".join([*lines, *wrong]))
         if asked.save:
-            head = f"# The stack for long\n\n`python scripts/soak.py --seconds {asked.seconds:g} --rate {asked.rate:g}`\n\n"
-            asked.save.write_text(head + "\n".join(lines) + "\n")
+            command = f"python scripts/soak.py --seconds {asked.seconds:g} --rate {asked.rate:g}"
+            asked.save.write_text("\n".join(["# The stack for long", "", f"`{command}`", "", *lines, ""]))
     return 0 if good and not wrong and process.returncode == 0 else 1
 
 
