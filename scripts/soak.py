@@ -14,8 +14,6 @@ import argparse
 import os
 import random
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,8 +24,7 @@ from pathlib import Path
 from statistics import median
 
 from spoolq import Message, Queue, SpoolqError, open_queue
-from spoolq.stack.place import of_spool
-from spoolq.stack.programs import Programs
+from spoolq.stack.running import Running, own_ports, running
 
 RECORD = "SPOOLQ_SOAK_RECORD"
 VICTIM = "consumer_00"
@@ -71,16 +68,17 @@ def early_and_late(values: list[float] | list[int]) -> tuple[float, float]:
 class Soak:
     """One run on the stack of a spool."""
 
-    def __init__(self, spool: Path, url: str, programs: Programs, supervisord: int, rate: float) -> None:
+    def __init__(self, spool: Path, stack: Running, rate: float) -> None:
         self.confirmed: set[str] = set()
         self.kills = 0
         self._spool = spool
-        self._url = url
-        self._programs = programs
+        self._url = stack.addresses["api"]
+        self._programs = stack.programs
         self._rate = rate
-        self.watched = {"supervisord": Watched(supervisord)} | {
-            each.name: Watched(each.pid) for each in programs.all() if each.pid and each.name != VICTIM
+        self.watched = {
+            each.name: Watched(each.pid) for each in self._programs.all() if each.pid and each.name != VICTIM
         }
+        self.watched["supervisord"] = Watched(self._programs.pid() or 0)
 
     def run(self, seconds: float) -> None:
         """Send, kill and look, until so many seconds are over."""
@@ -160,29 +158,10 @@ def report(soak: Soak, record: Path, seconds: float, percent: float) -> tuple[li
     return lines, flat and not lost
 
 
-def free_ports(count: int) -> list[int]:
-    """So many ports that nobody uses just now."""
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
-
-
-def start(spool: Path, record: Path, url_port: int, console_ports: list[int]) -> subprocess.Popen[str]:
-    """`spoolq up`, once it says that all is healthy."""
-    (spool / "supervisord.local.conf").write_text(LOCAL_CONF.format(python=sys.executable))
-    own = {"SPOOLQ_API_PORT": url_port, "SPOOLQ_OPS_PORT": console_ports[0], "SPOOLQ_ADMIN_PORT": console_ports[1]}
+def environment(record: Path) -> dict[str, str]:
+    """Ports of its own, two consumers, and handlers that find this module."""
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environ = os.environ | {name: str(port) for name, port in own.items()}
-    environ |= {"SPOOLQ_CONSUMERS": "2", "SPOOLQ_LOG": "warning", RECORD: str(record), "PYTHONPATH": path}
-    argv = [sys.executable, "-m", "spoolq", "up", str(spool)]
-    process = subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("healthy"):
-            return process
-    raise SystemExit(f"spoolq up ended with {process.wait()}")
+    return own_ports() | {"SPOOLQ_CONSUMERS": "2", "SPOOLQ_LOG": "warning", RECORD: str(record), "PYTHONPATH": path}
 
 
 def main() -> int:
@@ -199,16 +178,12 @@ def main() -> int:
             kept = queue.stored_settings()
             retention = replace(kept.retention, done_s=60)
             queue.change_settings(replace(kept, max_attempts=1000, retention=retention))
-        api, *consoles = free_ports(3)
-        process = start(spool, record, api, consoles)
-        try:
-            programs = Programs(of_spool(spool).socket)
-            soak = Soak(spool, f"http://127.0.0.1:{api}", programs, programs.pid() or 0, asked.rate)
+        (spool / "supervisord.local.conf").write_text(LOCAL_CONF.format(python=sys.executable))
+        with running(spool, environment(record)) as stack:
+            soak = Soak(spool, stack, asked.rate)
             soak.run(asked.seconds)
             wait_until_empty(spool, 60)
-        finally:
-            process.terminate()
-            process.wait()
+            status = stack.stop()
         lines, good = report(soak, record, asked.seconds, asked.percent)
         with open_queue(spool) as queue:
             wrong = [problem.what for problem in queue.check() if problem.kind != "dead_holder"]
@@ -216,7 +191,7 @@ def main() -> int:
         if asked.save:
             command = f"python scripts/soak.py --seconds {asked.seconds:g} --rate {asked.rate:g}"
             asked.save.write_text("\n".join(["# The stack for long", "", f"`{command}`", "", *lines, ""]))
-    return 0 if good and not wrong and process.returncode == 0 else 1
+    return 0 if good and not wrong and status == 0 else 1
 
 
 if __name__ == "__main__":
