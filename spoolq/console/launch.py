@@ -63,6 +63,8 @@ def command(kind: Kind, *, host: str, port: int, max_upload_mb: int = DEFAULT_UP
         "client.toolbarMode": "viewer",
         "client.showErrorDetails": "none",
         "theme.baseRadius": "small",
+        "theme.paddingTop": "1rem",
+        "theme.metricValueFontSize": "1.25rem",
     }
     options |= {f"theme.{base}.{key}": color for base, colors in _COLORS.items() for key, color in colors.items()}
     page = str(files("spoolq.console") / "start" / f"{kind}.py")

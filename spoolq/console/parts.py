@@ -24,9 +24,14 @@ STALE_MS = 1500
 Cells = Mapping[str, Sequence[object]]
 """A table: each column's name with its values."""
 
+Act = Callable[[], str]
+"""Does something, and returns what was done."""
+
 _FAILED = "console.failed"
 _SAID = "console.said"
 _LAST = "console.last"
+_ASKED = "console.asked"
+_ASKING = "console.asking"
 
 
 def console(title: str, pages: Callable[[], Sequence[Any]]) -> None:
@@ -43,6 +48,8 @@ def frame(title: str, draw: Callable[[Queue], object]) -> None:
         _chooser()
     numbers()
     _draw_said(title)
+    if _ASKED in st.session_state:
+        _ask(**st.session_state.pop(_ASKED))
     with trouble():
         draw(place.queue())
 
@@ -66,7 +73,7 @@ def show(error: Exception) -> None:
         st.text(hint)
 
 
-def attempt(act: Callable[[], str]) -> bool:
+def attempt(act: Act) -> bool:
     """Do something; what it returns is said at the top of the page, what it raises is shown here."""
     try:
         done = act()
@@ -119,7 +126,8 @@ def numbers() -> None:
         stats = None
         st.session_state[_FAILED] = True
         show(error)
-    if stats is not None and st.session_state.pop(_FAILED, False):
+    # Drawing the page again would close a dialog.
+    if stats is not None and _ASKING not in st.session_state and st.session_state.pop(_FAILED, False):
         st.rerun(scope="app")
     _tiles()
 
@@ -131,7 +139,7 @@ def _tiles() -> None:
         return
     with st.container(horizontal=True, gap="small", key="numbers"):
         for state in STATES:
-            st.metric(state, f"{getattr(stats, state):,}", width=116, border=True)
+            st.metric(state, f"{getattr(stats, state):,}", width=104, border=True)
     st.caption(words.label(_as_of(at_ms, stats)))
 
 
@@ -172,23 +180,33 @@ def table(cells: Cells, key: str, *, select: bool = False, height: int | None = 
     return [row for row in rows if row < count]
 
 
-def confirm(title: str, *, what: str, do: str, act: Callable[[], str], typed: str = "") -> None:
-    """Ask in a dialog before `act`, which returns what was done. typed: a word that must be typed to go on."""
+def confirm(title: str, *, what: str, do: str, act: Act, typed: str = "") -> None:
+    """Ask in a dialog before `act`, which returns what was done. typed: a word that must be typed to go on.
 
-    @st.dialog(title)
+    The frame opens the dialog: one that a refreshing fragment had opened would close with its next refresh.
+    """
+    st.session_state[_ASKED] = {"title": title, "what": what, "do": do, "act": act, "typed": typed}
+    st.rerun(scope="app")
+
+
+def _ask(*, title: str, what: str, do: str, act: Act, typed: str) -> None:
+    def closed() -> None:
+        st.session_state.pop(_ASKING, None)
+
+    @st.dialog(title, on_dismiss=closed)
     def ask() -> None:
         st.text(what)
         given = st.text_input(f"To confirm, type {words.label(typed)}", key="confirm-typed") if typed else ""
         with st.container(horizontal=True):
             sure = st.button(do, type="primary", key="confirm-do")
             back = st.button("Cancel", key="confirm-cancel")
-        if back:
-            st.rerun()
         if sure and given.strip() != typed:
             st.error("That is not what is to be typed.")
-        elif sure and attempt(act):
+        elif back or (sure and attempt(act)):
+            closed()
             st.rerun()
 
+    st.session_state[_ASKING] = True
     ask()
 
 

@@ -86,6 +86,13 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _open(url: str, name: str) -> Queue:
+    try:
+        return entry.open_queue(url, queue=name, create=False, detached=True)
+    except ValueError as error:  # anybody can write anything into an address
+        raise QueueNotFound(f"no queue is called {name!r}", op="open", hint="Choose one") from error
+
+
 class OpenQueues:
     """Queues that are open, for all threads; the one that nobody used for longest is closed when there are many."""
 
@@ -99,7 +106,7 @@ class OpenQueues:
         with self._mutex:
             found = self._opened.get((url, name))
             if found is None:
-                found = entry.open_queue(url, queue=name, create=False, detached=True)
+                found = _open(url, name)
                 self._opened[url, name] = found
             self._opened.move_to_end((url, name))
             left = self._opened.popitem(last=False)[1] if len(self._opened) > self._most else None
