@@ -60,6 +60,14 @@ class Programs:
             for each in found
         ]
 
+    def stop(self, label: str) -> None:
+        """Stop a program, and wait until it has stopped."""
+        self._call("stopProcess", label)
+
+    def start(self, label: str) -> None:
+        """Start a program, and wait until it runs. Raises xmlrpc.client.Fault where it does not."""
+        self._call("startProcess", label)
+
     def shut_down(self) -> None:
         """Tell supervisord to stop everything and end; nothing where none answers."""
         try:
@@ -67,7 +75,7 @@ class Programs:
         except _UNREACHABLE:
             pass
 
-    def _call(self, method: str) -> Any:
+    def _call(self, method: str, *arguments: str) -> Any:
         try:
             from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
         except ModuleNotFoundError as error:
@@ -77,7 +85,7 @@ class Programs:
         transport = SupervisorTransport(serverurl=f"unix://{self._socket}")
         try:
             proxy = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
-            return getattr(proxy.supervisor, method)()
+            return getattr(proxy.supervisor, method)(*arguments)
         finally:
             transport.close()
 

@@ -52,16 +52,11 @@ def own_ports() -> dict[str, str]:
 
 
 @contextmanager
-def running(
-    spool: Path, environ: Mapping[str, str], *, prefix: Sequence[str] = (), options: Sequence[str] = ()
-) -> Iterator[Running]:
-    """Run `spoolq up` on a spool, healthy from here on, and stopped at the end. prefix: what runs it, such as setpriv.
-
-    Raises NotStarted.
-    """
+def running(spool: Path, environ: Mapping[str, str], *, python: Sequence[str] = (sys.executable,)) -> Iterator[Running]:
+    """Run `spoolq up` on a spool: healthy from here on, stopped at the end. python: what runs it; raises NotStarted."""
     whole = os.environ | environ
     process = subprocess.Popen(
-        [*prefix, sys.executable, "-m", "spoolq", "up", str(spool), *options],
+        [*python, "-m", "spoolq", "up", str(spool)],
         env=whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
