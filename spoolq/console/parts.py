@@ -31,7 +31,6 @@ _FAILED = "console.failed"
 _SAID = "console.said"
 _LAST = "console.last"
 _ASKED = "console.asked"
-_ASKING = "console.asking"
 
 
 def console(title: str, pages: Callable[[], Sequence[Any]]) -> None:
@@ -49,7 +48,7 @@ def frame(title: str, draw: Callable[[Queue], object]) -> None:
     numbers()
     _draw_said(title)
     if _ASKED in st.session_state:
-        _ask(**st.session_state.pop(_ASKED))
+        _ask(**st.session_state[_ASKED])
     with trouble():
         draw(place.queue())
 
@@ -93,6 +92,7 @@ def _draw_said(title: str) -> None:
     """The last note, until another page is opened."""
     if st.session_state.get("console.page") != title:
         st.session_state["console.page"] = title
+        st.session_state.pop(_ASKED, None)
         if place.now_ms() - st.session_state.get(_SAID, (0, ""))[0] > 5000:
             st.session_state.pop(_SAID, None)
     if _SAID in st.session_state:
@@ -126,8 +126,7 @@ def numbers() -> None:
         stats = None
         st.session_state[_FAILED] = True
         show(error)
-    # Drawing the page again would close a dialog.
-    if stats is not None and _ASKING not in st.session_state and st.session_state.pop(_FAILED, False):
+    if stats is not None and st.session_state.pop(_FAILED, False):
         st.rerun(scope="app")
     _tiles()
 
@@ -183,7 +182,8 @@ def table(cells: Cells, key: str, *, select: bool = False, height: int | None = 
 def confirm(title: str, *, what: str, do: str, act: Act, typed: str = "") -> None:
     """Ask in a dialog before `act`, which returns what was done. typed: a word that must be typed to go on.
 
-    The frame opens the dialog: one that a refreshing fragment had opened would close with its next refresh.
+    The frame opens the dialog, and again whenever the page is drawn, until it is answered: one that a refreshing
+    fragment had opened would close with its next refresh.
     """
     st.session_state[_ASKED] = {"title": title, "what": what, "do": do, "act": act, "typed": typed}
     st.rerun(scope="app")
@@ -191,7 +191,7 @@ def confirm(title: str, *, what: str, do: str, act: Act, typed: str = "") -> Non
 
 def _ask(*, title: str, what: str, do: str, act: Act, typed: str) -> None:
     def closed() -> None:
-        st.session_state.pop(_ASKING, None)
+        st.session_state.pop(_ASKED, None)
 
     @st.dialog(title, on_dismiss=closed)
     def ask() -> None:
@@ -206,7 +206,6 @@ def _ask(*, title: str, what: str, do: str, act: Act, typed: str) -> None:
             closed()
             st.rerun()
 
-    st.session_state[_ASKING] = True
     ask()
 
 

@@ -118,18 +118,33 @@ def _pager(key: str, shown: _Shown, page: Page) -> None:
     if number == 1 and page.cursor is None:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        if st.button("Previous", key=f"{key}-previous", icon=":material/chevron_left:", disabled=number == 1):
-            shown.cursors.pop()
-            _turned(shown)
+        st.button(
+            "Previous",
+            key=f"{key}-previous",
+            icon=":material/chevron_left:",
+            disabled=number == 1,
+            on_click=_turn_back,
+            args=(shown,),
+        )
         st.text(f"Page {number}")
-        if st.button("Next", key=f"{key}-next", icon=":material/chevron_right:", disabled=page.cursor is None):
-            shown.cursors.append(page.cursor)
-            _turned(shown)
+        st.button(
+            "Next",
+            key=f"{key}-next",
+            icon=":material/chevron_right:",
+            disabled=page.cursor is None,
+            on_click=_turn_on,
+            args=(shown, page.cursor),
+        )
 
 
-def _turned(shown: _Shown) -> None:
+def _turn_back(shown: _Shown) -> None:
+    shown.cursors.pop()
     shown.page = None
-    st.rerun(scope="fragment")
+
+
+def _turn_on(shown: _Shown, cursor: str) -> None:
+    shown.cursors.append(cursor)
+    shown.page = None
 
 
 def columns(messages: Sequence[MessageInfo], state: State | None) -> parts.Cells:
