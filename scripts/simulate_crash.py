@@ -31,20 +31,23 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import spoolq.client.queue  # noqa: F401 loaded once, here: a forked process has no second to spare
 from spoolq import Message, SpoolqError, open_queue
 from spoolq.interfaces import Queue
 from spoolq.spool.files import Files
 from spoolq.spool.queue import SpoolQueue
 
 LEASE_S = 0.6
+NEVER_S = float("inf")
 STEPS = {
     "producer": ("create", "write", "fsync", "rename_new", "sync_directory", "touch"),
     "consumer": ("rename", "rename_new", "unlink", "utime_ns"),
 }
-CAST = ("producer", "producer", "dropper", "sender", "consumer", "consumer", "consumer", "leaser", "worker", "server")
-"""Who is on stage, at the same time. sender and leaser speak to the server; the worker is `spoolq work`."""
+CAST = ("producer", "producer", "dropper", "sender", "consumer", "consumer", "leaser", "taker", "worker", "server")
+"""Who is on stage, at the same time. sender and taker speak to the server, leaser and taker have leases, the worker is
+`spoolq work`."""
 
-LIFE_S = {"server": (3.0, 8.0), "worker": (1.5, 4.0), "leaser": (1.0, 4.0)}
+LIFE_S = {"server": (3.0, 8.0), "worker": (1.5, 4.0), "leaser": (2.0, 5.0), "taker": (2.0, 5.0), "sender": (0.5, 2.5)}
 """How long somebody lives before it is killed, where that is not 0.1 to 1.5 s: some are slow to start."""
 
 
@@ -78,7 +81,7 @@ class Oracle:
 # Roles: each runs in a process of its own until it is killed -----------------------
 
 
-def _dying(step: str, count: int) -> Files:
+def _dying(oracle: Oracle, step: str, count: int) -> Files:
     """Files that kill their process just before the `count`-th call of the method `step`."""
     files = Files()
     original = getattr(files, step)
@@ -88,6 +91,7 @@ def _dying(step: str, count: int) -> Files:
         nonlocal left
         left -= 1
         if left <= 0:
+            oracle.say("died", step)
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*arguments, **named)
 
@@ -140,10 +144,20 @@ def consume(queue: Queue, oracle: Oracle, *, lease_s: float | None = None) -> No
             if message is None:
                 continue
             note_delivery(oracle, message, lease_until_s=asked_s + lease_s if lease_s else None)
-            time.sleep(chance.uniform(0, 0.02) if chance.random() < 0.95 else chance.uniform(0, 2 * LEASE_S))
+            late = chance.random() < (0.2 if lease_s else 0.03)
+            time.sleep(chance.uniform(0, 2 * LEASE_S) if late else chance.uniform(0, 0.02))
             message.ack()
         except SpoolqError:  # the lease has ended, or the server was killed
             time.sleep(0.02)
+
+
+def open_when_served(url: str) -> Queue:
+    """The server's queue, once there is a server."""
+    while True:
+        try:
+            return open_queue(url)
+        except SpoolqError:
+            time.sleep(0.05)
 
 
 def note_delivery(oracle: Oracle, message: Message, **more: Any) -> None:
@@ -158,13 +172,13 @@ def play(stage: Stage, role: str, who: str, step: tuple[str, int] | None) -> Non
     oracle = Oracle(stage, who)
     if role == "dropper":
         drop(stage, oracle, who)
-    if role in {"sender", "leaser"}:
-        queue = open_queue(stage.url)
+    if role in {"sender", "taker"}:
+        queue = open_when_served(stage.url)
     else:
-        queue = SpoolQueue.open(stage.spool, files=_dying(*step) if step else None)
+        queue = SpoolQueue.open(stage.spool, files=_dying(oracle, *step) if step else None)
     if role in {"producer", "sender"}:
         produce(queue, oracle, who)
-    consume(queue, oracle, lease_s=LEASE_S if role == "leaser" else None)
+    consume(queue, oracle, lease_s=LEASE_S if role in {"leaser", "taker"} else None)
 
 
 NOTE_BY_SHELL = r"""
@@ -192,9 +206,9 @@ class Actor:
 
 @dataclass
 class Kills:
-    """Who was killed, and how."""
+    """Who was killed, when, and how."""
 
-    dead: set[str] = field(default_factory=set)
+    died_at_s: dict[str, float] = field(default_factory=dict)
     by_role: Counter[str] = field(default_factory=Counter)
     at_steps: Counter[str] = field(default_factory=Counter)
 
@@ -207,6 +221,7 @@ class Director:
         self._stage = stage
         self._chance = chance
         self._number = 0
+        self._alive: dict[str, int] = {}
 
     def run(self, seconds: float) -> None:
         """Until so many seconds are over; nobody lives afterwards."""
@@ -217,30 +232,30 @@ class Director:
                 actors = [self._look(actor) for actor in actors]
                 time.sleep(0.01)
         finally:
-            for actor in actors:
-                self._kill(actor)
-                os.waitpid(actor.pid, 0)
-                self.kills.dead.add(actor.who)
+            for who, pid in self._alive.items():
+                self._kill(who, pid)
+                os.waitpid(pid, 0)
 
     def _look(self, actor: Actor) -> Actor:
         """The actor, or the one that takes its place."""
         if time.monotonic() >= actor.dies_at_s:
-            self._kill(actor)
+            self._kill(actor.who, actor.pid)
             _, status = os.waitpid(actor.pid, 0)
         else:
             pid, status = os.waitpid(actor.pid, os.WNOHANG)
             if not pid:
                 return actor
+        del self._alive[actor.who]
         if not os.WIFSIGNALED(status):
             raise RuntimeError(f"{actor.who} ended by itself, with status {os.waitstatus_to_exitcode(status)}")
-        self.kills.dead.add(actor.who)
         self.kills.by_role[actor.role] += 1
-        if actor.step and time.monotonic() < actor.dies_at_s:
+        if actor.step and actor.who not in self.kills.died_at_s:  # its own record says when
             self.kills.at_steps[actor.step[0]] += 1
         return self._start(actor.role)
 
-    def _kill(self, actor: Actor) -> None:
-        os.kill(actor.pid, signal.SIGKILL)
+    def _kill(self, who: str, pid: int) -> None:
+        self.kills.died_at_s[who] = time.time()
+        os.kill(pid, signal.SIGKILL)
 
     def _start(self, role: str) -> Actor:
         self._number += 1
@@ -251,6 +266,7 @@ class Director:
             step = (self._chance.choice(steps), self._chance.randint(1, 12))
         life_s = self._chance.uniform(*LIFE_S.get(role, (0.1, 1.5)))
         pid = self._spawn(role, who) if role in {"server", "worker"} else self._fork(role, who, step)
+        self._alive[who] = pid
         return Actor(role, who, pid, time.monotonic() + life_s, step)
 
     def _fork(self, role: str, who: str, step: tuple[str, int] | None) -> int:
@@ -315,9 +331,10 @@ def judge(stage: Stage, kills: Kills, wrong: list[str]) -> Verdict:
     with open_queue(stage.spool) as queue:
         done = _ids(queue)
     repeated = [pair for each in deliveries.values() for pair in pairwise(each)]
-    died = [pair for pair in repeated if pair[0]["who"] in kills.dead]
+    deaths = kills.died_at_s | {line["who"]: line["at_s"] for line in lines if line["event"] == "died"}
+    died = [pair for pair in repeated if deaths.get(pair[0]["who"], NEVER_S) <= pair[1]["at_s"]]
     ended = [
-        pair for pair in repeated if pair not in died and (pair[0].get("lease_until_s") or 1e99) <= pair[1]["at_s"]
+        pair for pair in repeated if pair not in died and (pair[0].get("lease_until_s") or NEVER_S) <= pair[1]["at_s"]
     ]
     return Verdict(
         {
