@@ -45,9 +45,9 @@ def up(place: Place, wanted: settings.StackSettings, ready: Callable[[list[Progr
     if pid is not None:
         hint = "'spoolq programs' shows what runs; 'spoolq down' stops it"
         raise AlreadyRunning(f"it runs already, as pid {pid}", op="up", hint=hint)
-    place.write(wanted)
     check_ports(place, wanted)
     entry.open_queue(place.spool).close()  # make the spool, or say at once why it cannot be used
+    place.write(wanted)
     with _passed_on() as told:
         process = _start(place, wanted)
         told(process)
