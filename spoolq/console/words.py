@@ -28,7 +28,7 @@ STATE_WORDS: Mapping[State, str] = {
 
 _MARKS = re.compile(r"([!-/:-@\[-`{-~])")
 # Streamlit makes emoji, links and arrows of text whose marks are escaped, too: it looks for them after markdown.
-_JOINED = re.compile(r"(:|@|www|->|<-|--)", re.IGNORECASE)
+_JOINED = re.compile(r"(:(?=\S)|@|www|->|<-|--)", re.IGNORECASE)
 
 
 def line(words: object) -> str:

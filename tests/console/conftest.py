@@ -35,6 +35,7 @@ CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--host-resolver-rules=MAP evil.example 127.0.0.1",
 )
 PAGE_MS = 15_000
 """The longest that anything on a page may take. A page is loaded from nothing in about two seconds."""

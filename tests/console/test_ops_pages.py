@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -51,7 +51,7 @@ def queue(here, open_queue) -> SpoolQueue:
 
 
 @pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows that are selected in the next table; AppTest cannot click into one."""
     selected: list[int] = []
     shown = parts.table
@@ -62,7 +62,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         return [row for row in selected if row < len(cells["id"])] if select else []
 
     monkeypatch.setattr(parts, "table", table)
-    yield selected
+    return selected
 
 
 def opened(page: Callable[[], None], **query: str) -> AppTest:
