@@ -11,7 +11,7 @@ APT_TOOLS := strace dash curl chromium
 CHECKED := $(wildcard spoolq tests scripts benchmarks *.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop status demo fresh soak test check tools bench lock clean
+.PHONY: help setup run stop status demo fresh soak test check tools bench screenshots lock clean
 
 # How long `make soak` lasts.
 SECONDS := 1800
@@ -67,6 +67,9 @@ tools:
 
 bench: setup ## measure throughput and latency
 	@$(BIN)/python -m benchmarks
+
+screenshots: setup tools ## pictures of every page of the consoles, in build/screenshots/
+	@$(BIN)/python scripts/screenshots.py
 
 lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --custom-compile-command 'make lock' \

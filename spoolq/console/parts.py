@@ -148,7 +148,7 @@ def _as_of(at_ms: int, stats: Stats) -> str:
     if now_ms - at_ms > STALE_MS:
         parts.append(f"{words.age(at_ms, now_ms)}; trying again")
     if stats.oldest_ready_at_ms is not None:
-        parts.append(f"the oldest waits since {words.span(max(0, int((now_ms - stats.oldest_ready_at_ms) / 1000)))}")
+        parts.append(f"the oldest has waited {words.span(max(0, int((now_ms - stats.oldest_ready_at_ms) / 1000)))}")
     if stats.paused:
         parts.append("paused: nothing is delivered")
     return " · ".join(parts)

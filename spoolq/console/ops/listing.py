@@ -150,21 +150,19 @@ def _turn_on(shown: _Shown, cursor: str) -> None:
 def columns(messages: Sequence[MessageInfo], state: State | None) -> parts.Cells:
     """The cells of a table of messages; with their states where they are of several."""
     now_ms = place.now_ms()
-    cells: dict[str, list[object]] = {
-        "name": [words.short(each.name or "", 80) for each in messages],
-        "size": [words.size(each.body_bytes) for each in messages],
-        "priority": [each.priority for each in messages],
-        "attempts": [each.attempts for each in messages],
-        "since": [words.age(each.changed_at_ms, now_ms) for each in messages],
-    }
+    cells: dict[str, list[object]] = {"name": [words.short(each.name or "", 80) for each in messages]}
     if state is None:
-        cells = {"state": [each.state for each in messages], **cells}
+        cells["state"] = [each.state for each in messages]
+    if state == "dead" or any(each.reason for each in messages):
+        cells["reason"] = [words.short(each.reason, 200) for each in messages]
+    cells["since"] = [words.age(each.changed_at_ms, now_ms) for each in messages]
     if state == "scheduled":
         cells["due"] = [words.age(each.due_at_ms, now_ms) for each in messages]
     if state == "claimed":
         cells["lease ends"] = [words.age(each.deadline_at_ms, now_ms) or "with its process" for each in messages]
-    if state != "done":
-        cells["reason"] = [words.short(each.reason, 200) for each in messages]
+    cells["attempts"] = [each.attempts for each in messages]
+    cells["priority"] = [each.priority for each in messages]
+    cells["size"] = [words.size(each.body_bytes) for each in messages]
     if any(each.group for each in messages):
         cells["group"] = [f"{each.group or ''}{' (held)' if each.held else ''}" for each in messages]
     cells["enqueued"] = [words.instant(each.enqueued_at_ms) for each in messages]

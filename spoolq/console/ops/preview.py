@@ -39,7 +39,9 @@ def draw(queue: Queue, info: MessageInfo) -> None:
         return
     start = _read(queue, info, PREVIEW_BYTES)
     fitting = views(start, info)
-    view = st.segmented_control("Body", fitting, default=fitting[0], required=True, key=f"view-{info.id}")
+    view = st.segmented_control(
+        "Body", fitting, default=fitting[0], required=True, key=f"view-{info.id}", label_visibility="collapsed"
+    )
     _show(queue, info, view, start)
     if len(start) < info.body_bytes and view != "Image":
         st.caption(words.label(f"The first {words.size(len(start))} of {words.size(info.body_bytes)}."))
