@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from spoolq.cli import failure
 from spoolq.cli.declare import argument, command, flag, rest
-from spoolq.cli.options import DEFAULT_SPOOL, Spool
-from spoolq.cli.output import note, say
+from spoolq.cli.options import DEFAULT_SPOOL, Json, Spool
+from spoolq.cli.output import emit, note, outcome, say
 from spoolq.cli.text import safe
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ Checkout = Annotated[
 
 
 @command("spoolq up /var/spool/orders")
-def up(*, directory: Directory = None, checkout: Checkout = False, spool: Spool = DEFAULT_SPOOL) -> int:
+def up(
+    *, directory: Directory = None, checkout: Checkout = False, spool: Spool = DEFAULT_SPOOL, as_json: Json = False
+) -> int:
     """Run the API, both consoles, watch, consumers and cleanup in the foreground, until TERM or Ctrl-C.
 
     Waits until all are healthy, then says where they are. Logs are in logs/ in the spool. Ports and addresses are set
@@ -35,15 +37,19 @@ def up(*, directory: Directory = None, checkout: Checkout = False, spool: Spool 
     place = _place(directory or spool, checkout)
     wanted = stack_settings.load(environ)
     note(f"starting; logs are in {safe(str(_shown(place.logs, checkout)))}")
-    return stack.up(place, wanted, lambda programs: _tell(place, wanted, programs))
+    tell = _emit if as_json else _tell
+    return stack.up(place, wanted, lambda programs: tell(place, wanted, programs))
 
 
 @command("spoolq down /var/spool/orders")
-def down(*, directory: Directory = None, checkout: Checkout = False, spool: Spool = DEFAULT_SPOOL) -> int:
+def down(
+    *, directory: Directory = None, checkout: Checkout = False, spool: Spool = DEFAULT_SPOOL, as_json: Json = False
+) -> int:
     """Stop what `spoolq up` started: consumers finish what they have, up to their grace."""
     from spoolq.stack import up as stack
 
-    say("stopped" if stack.down(_place(directory or spool, checkout)) else "nothing runs")
+    stopped = stack.down(_place(directory or spool, checkout))
+    outcome(as_json, {"stopped": stopped}, "stopped" if stopped else "nothing runs")
     return failure.DONE
 
 
@@ -58,10 +64,16 @@ def programs(
     ] = None,
     checkout: Checkout = False,
     spool: Spool = DEFAULT_SPOOL,
+    as_json: Json = False,
 ) -> int:
-    """Show, stop, start or restart the programs that `spoolq up` started, by supervisorctl."""
+    """Show, stop, start or restart the programs that `spoolq up` started, by supervisorctl.
+
+    --json is for looking only.
+    """
     from spoolq.stack import up as stack
 
+    if as_json and not argv:
+        return _list(_place(spool, checkout))
     return stack.control(_place(spool, checkout), argv or ["status"])
 
 
@@ -74,6 +86,27 @@ def _place(spool: str, checkout: bool) -> "Place":
 def _shown(path: Path, checkout: bool) -> Path:
     """A path as people would write it, not by the short link."""
     return path.resolve().relative_to(Path.cwd().resolve()) if checkout else path.resolve()
+
+
+def _list(place: "Place") -> int:
+    from dataclasses import asdict
+
+    from spoolq.stack.programs import Programs
+
+    found = Programs(place.socket).all()
+    for each in found:
+        emit(asdict(each) | {"label": each.label})
+    return failure.DONE if found else failure.NOTHING
+
+
+def _emit(place: "Place", settings: "StackSettings", programs: "list[Program]") -> None:
+    """As `_tell`, for machines."""
+    from spoolq.stack.programs import addresses
+
+    running = sorted(each.label for each in programs if each.state == "RUNNING")
+    urls = {name: url for name, (url, _) in addresses(settings).items() if name in running}
+    emit({"event": "healthy", "programs": running, "addresses": urls, "logs": str(place.logs.resolve())})
+    sys.stdout.flush()
 
 
 def _tell(place: "Place", settings: "StackSettings", programs: "list[Program]") -> None:

@@ -73,7 +73,7 @@ def test_a_command_in_that_directory_hears_it(tmp_path):
 
 def test_the_documents_table_is_the_code():
     text = (DOCS / "operations.md").read_text()
-    rows = [line for line in text.split("\n## The stack\n")[1].split("\n## ")[0].splitlines() if "`SPOOLQ_" in line]
+    rows = [line for line in text.split("\n### Its settings\n")[1].split("\n## ")[0].splitlines() if "`SPOOLQ_" in line]
     shown = [row for row in rows if row.startswith("| `")]
     assert shown == [
         f"| `{each.key}` | `{each.default}` | {each.allowed} | {each.meaning} | `{each.variable}` |"

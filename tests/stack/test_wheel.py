@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -70,7 +71,17 @@ def test_init_and_up_from_the_wheel(installed, tmp_path):
         assert len(states) == 7
         with urllib.request.urlopen(f"{stack.addresses['api']}/enqueue", data=b"hello") as answer:
             assert answer.status in {200, 201}
-        assert stack.stop() == 0
+        spoolq = [sys.executable, "-m", "spoolq"]
+
+        def told(*words: str) -> str:
+            return subprocess.check_output([*spoolq, *words], cwd=tmp_path, env=os.environ | environ, text=True)
+
+        shown = map(json.loads, told("programs", "--json", "--spool", str(spool)).splitlines())
+        assert {each["label"]: each["state"] for each in shown}["api"] == "RUNNING"
+        assert "cleanup: started" in told("programs", "--spool", str(spool), "--", "restart", "cleanup")
+        assert told("down", str(spool)) == "stopped\n"
+        assert stack.process.wait(timeout=30) == 0
+        assert told("down", str(spool)) == "nothing runs\n"
     assert (spool / "supervisord.conf").read_text() == conf.installed(sys.executable)
     assert {"api.log", "events.log", "supervisord.log", "watch.log"} <= {
         path.name for path in (spool / "logs").iterdir()
