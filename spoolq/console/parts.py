@@ -29,6 +29,7 @@ Act = Callable[[], str]
 
 _FAILED = "console.failed"
 _SAID = "console.said"
+_ACTS = "console.acts"
 _LAST = "console.last"
 _ASKED = "console.asked"
 
@@ -86,6 +87,12 @@ def attempt(act: Act) -> bool:
 def say(done: str) -> None:
     """Keep a note of what was done, for the top of the page."""
     st.session_state[_SAID] = (place.now_ms(), done)
+    st.session_state[_ACTS] = acts() + 1
+
+
+def acts() -> int:
+    """How much was done in this visit: what was shown before the last of it may be no more."""
+    return int(st.session_state.get(_ACTS, 0))
 
 
 def _draw_said(title: str) -> None:
@@ -108,7 +115,7 @@ def _chooser() -> None:
     except SpoolqError:  # the numbers below say it
         names = []
     names = names if name in names else [*names, name]
-    picked = st.selectbox("Queue", names, index=names.index(name), key=f"queue-of-{name}", width=240)
+    picked = st.selectbox("Queue", names, index=names.index(name), key=f"queue-of-{name}", width=190)
     if picked and picked != name:
         place.choose(picked)
         st.session_state.pop(_SAID, None)

@@ -94,7 +94,10 @@ def _reasons(reasons: Sequence[tuple[str, int]], in_all: int) -> str | None:
     def shown(reason: str) -> str:
         return f"{counts.get(reason, 0):,} · {words.short(words.line(reason), 150) or 'all reasons'}"
 
-    return st.selectbox("Reason", list(counts), format_func=shown, key="dead-reason") or None
+    chosen = st.selectbox("Reason", list(counts), format_func=shown, key="dead-reason") or None
+    if chosen is None and len(reasons) > 1:
+        parts.table({"dead": [count for _, count in reasons], "reason": [text for text, _ in reasons]}, "dead-reasons")
+    return chosen
 
 
 def _all(queue: Queue, where: Filter | None) -> None:

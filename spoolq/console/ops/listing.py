@@ -35,6 +35,7 @@ class _Shown:
     cursors: list[str | None]
     page: Page | None = None
     key: str = ""
+    acts: int = -1
 
 
 def filters(key: str, *, reason: bool = True) -> Filter | None:
@@ -84,11 +85,12 @@ def draw(
 
 
 def _draw(key: str, shown: _Shown, fetch: Fetch, state: State | None, actions: Draw, nothing: tuple[str, str]) -> None:
-    held = bool(shown.page and _selected(shown.key))
+    held = shown.page and _selected(shown.key) and shown.acts == parts.acts()
     if not held:
+        shown.acts = parts.acts()
         shown.page = fetch(shown.cursors[-1])
         # Rows are told apart by their place: a list of other messages is another table, in which nothing is selected.
-        shown.key = f"{key}-{hash(tuple(each.id for each in shown.page.messages))}"
+        shown.key = f"{key}-{shown.acts}-{hash(tuple(each.id for each in shown.page.messages))}"
     page = shown.page
     assert page is not None
     if not page.messages and len(shown.cursors) == 1:

@@ -75,7 +75,10 @@ def _facts(info: MessageInfo) -> None:
     }
     rows = {name: value for name, value in rows.items() if value}
     if rows:
-        parts.table({"what": list(rows), "value": list(rows.values())}, f"facts-{info.id}")
+        # Text that wraps: a table would cut what is long on a phone.
+        st.code(
+            "\n".join(f"{words.line(name)}: {words.line(value)}" for name, value in rows.items()), None, wrap_lines=True
+        )
 
 
 def _actions(queue: Queue, info: MessageInfo) -> None:
