@@ -80,6 +80,8 @@ def programs(
 def _place(spool: str, checkout: bool) -> "Place":
     from spoolq.stack import place
 
+    if "://" in spool:
+        raise ValueError(f"{spool} is a server's address; this is for a spool on this machine")
     return place.of_checkout(Path.cwd(), spool) if checkout else place.of_spool(Path(spool))
 
 

@@ -91,13 +91,16 @@ class Programs:
 
 
 def lives(pid: int) -> bool:
-    """Whether a process is there, and is no zombie."""
+    """Whether a process is there; where /proc tells, a zombie is not."""
     try:
+        os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in {"Z", "X"}
-    except (FileNotFoundError, ProcessLookupError):
+    except ProcessLookupError:
         return False
-    except OSError:
-        return os.getpgid(pid) > 0
+    except FileNotFoundError:  # RACE: it has just ended; or there is no /proc, and then it lives
+        return not Path("/proc/self").exists()
+    except PermissionError:
+        return True
 
 
 # Health -------------------------------------------------------------------------

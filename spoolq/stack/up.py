@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import configparser
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -40,6 +41,7 @@ def up(place: Place, wanted: settings.StackSettings, ready: Callable[[list[Progr
 
     Nothing is started where it runs already (AlreadyRunning), or a port is taken (PortTaken).
     """
+    _become(place)
     programs = Programs(place.socket)
     pid = programs.pid()
     if pid is not None:
@@ -99,6 +101,21 @@ def _read(place: Place) -> configparser.RawConfigParser:
     found = configparser.RawConfigParser(strict=False, inline_comment_prefixes=(";",))
     found.read(place.local_conf)
     return found
+
+
+def _become(place: Place) -> None:
+    """The user that supervisord.local.conf names, for good: what we make from here on must be that user's too."""
+    user = _read(place).get("supervisord", "user", fallback="")
+    if os.getuid() != 0 or user in {"", "root", "0"}:
+        return
+    try:
+        found = pwd.getpwnam(user)
+    except KeyError:
+        raise ValueError(f"{place.local_conf}: user = {user}: there is no such user") from None
+    os.initgroups(user, found.pw_gid)
+    os.setgid(found.pw_gid)
+    os.setuid(found.pw_uid)
+    os.environ |= {"HOME": found.pw_dir, "USER": user, "LOGNAME": user}
 
 
 def _start(place: Place, wanted: settings.StackSettings) -> subprocess.Popen[bytes]:

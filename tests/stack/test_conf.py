@@ -100,6 +100,17 @@ def test_supervisord_reads_it_in_any_directory(tmp_path, monkeypatch, name):
         short.rmdir()
 
 
+def test_there_may_be_no_consumer_at_all(tmp_path):
+    """SPOOLQ_CONSUMERS=0: supervisord reads that, too."""
+    found = place.of_spool(tmp_path)
+    found.write(StackSettings(consumers=0))
+    options = ServerOptions()
+    options.realize(["-c", str(found.conf)])
+    names = [each.name for group in options.process_group_configs for each in group.process_configs]
+    assert "watch" in names
+    assert not any(name.startswith("consumer") for name in names)
+
+
 def test_a_directory_for_short_names_that_others_may_write_to_is_refused(tmp_path, monkeypatch):
     """Whoever could change the link would choose what is started."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
