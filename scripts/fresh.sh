@@ -25,9 +25,10 @@ make stop
 wait $run
 echo "make run: healthy after $up s"
 
+unset SPOOLQ_API_PORT SPOOLQ_OPS_PORT SPOOLQ_ADMIN_PORT
 began=$(date +%s)
 status=0
-make test || status=$?
+make test PYTEST_ARGS="${PYTEST_ARGS:-}" || status=$?
 echo "make run: healthy after $up s, from nothing; make test: $(($(date +%s) - began)) s, exit status $status"
 if [ $status -eq 0 ]; then rm -rf "$work"; else echo "left for you to look at: $work" >&2; fi
 exit $status
