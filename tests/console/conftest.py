@@ -182,16 +182,23 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """A tab with nothing remembered; what it could not load, or threw, fails the test."""
+@pytest.fixture(scope="session")
+def context(browser: Any) -> Iterator[Any]:
+    """One for all tests: Streamlit's scripts are megabytes, read from its cache."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
     context.set_default_timeout(PAGE_MS)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: Any) -> Iterator[Any]:
+    """A tab, and a visit, of its own; what it throws fails the test."""
     tab = context.new_page()
     thrown: list[str] = []
     tab.on("pageerror", lambda error: thrown.append(str(error)))
     yield tab
-    context.close()
+    tab.close()
     assert thrown == []
 
 

@@ -31,9 +31,12 @@ def where(root: Path, id: str) -> str:
 
 
 def text(page: Any, words: str) -> Any:
-    """Wait for text on the page, without what labels are escaped with."""
+    """Wait for text on the page; a failure shows what is there instead."""
     found = page.get_by_text(words).first
-    found.wait_for()
+    try:
+        found.wait_for()
+    except Exception as error:
+        raise AssertionError(f"{words!r} is not on the page, but:\n{page.inner_text('body')}") from error
     return found
 
 
