@@ -13,6 +13,7 @@ from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 
 import httpx
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from spoolq import audit
@@ -167,6 +168,16 @@ def test_all_queues_are_in_one_table_and_what_waits_is_counted_by_age(queue, her
     assert labels["wait p50"] == "-"
     queue.dequeue().ack()
     assert {each.label: each.value for each in opened("overview").metric}["wait p50"].endswith("ms")
+
+
+def test_charts_come_with_the_first_message(queue):
+    """Before it there is nothing to draw, and that is said."""
+    assert "Nothing happened in the last hour." in texts(opened("overview"))
+    queue.enqueue(b"x")
+    st.cache_data.clear()  # the history is kept for some seconds
+    app = opened("overview")
+    assert "Nothing happened" not in texts(app)
+    assert "What happened, per 1m" in texts(app)
 
 
 def test_the_reserve_that_is_reached_is_said(here, open_queue, settings_of):

@@ -136,8 +136,10 @@ def _charts(queue: Queue) -> None:
         except SpoolqError as error:
             parts.show(error)
             return
-        if all(point.ready is None for point in points):
-            parts.empty("Nothing happened yet.", "The first message that is enqueued begins the history.")
+        if not any(point.ready or point.enqueued or point.acknowledged or point.failed for point in points):
+            parts.empty(
+                f"Nothing happened in the last {span}.", "The next message that is enqueued goes on with the history."
+            )
             return
         _draw_charts(points, str(span))
 
@@ -158,7 +160,7 @@ def _draw_charts(points: Sequence[figures.Point], span: str) -> None:
             "acknowledged": [point.acknowledged for point in points],
             "failed": [point.failed for point in points],
         }),
-        (third, "Waited, on average, s", st.bar_chart, {"waited": [point.wait_s for point in points]}),
+        (third, "Waited, on average, s", st.bar_chart, {"waited": [point.wait_s or 0.0 for point in points]}),
     ):  # fmt: skip
         with column:
             st.caption(words.label(title))
