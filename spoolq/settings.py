@@ -197,6 +197,10 @@ def _judged(data: Mapping[str, Any], source: str, origins: Mapping[str, str]) ->
     # a tuple, a table fills a dataclass.
     text = json.dumps(data, default=str)
     try:
+        json.dumps(data, default=str, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise SettingsError("the settings must be UTF-8; half a surrogate pair is not", path=source) from None
+    try:
         return adapter.validate_json(text, strict=True)
     except ValidationError as error:
         raise _refusal(error, data, source, origins) from None
@@ -328,7 +332,10 @@ def _key(detail: ErrorDetails) -> str:
 
 def _value(data: Mapping[str, Any], key: str) -> Any:
     table, _, name = key.rpartition(".")
-    return data[table][name] if table else data[name]
+    try:
+        return data[table][name] if table else data[name]
+    except (KeyError, TypeError):
+        return data.get(key)  # the key itself has a point
 
 
 def _shown(value: object) -> str:

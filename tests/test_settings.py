@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 import tomllib
@@ -403,3 +404,15 @@ def test_settings_that_fit_are_read_without_pydantic(tmp_path):
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "(1.0, 2.5) False"
+
+
+@pytest.mark.parametrize("data", [{"a.b": 1}, {"retry.x": {"y": 1}}, {"a.b.c": {"d": 1}}, {"retry": {"a.b": 1}}])
+def test_a_key_with_a_point_in_it_is_refused_by_name(data: dict[str, Any]):
+    with pytest.raises(SettingsError, match=re.escape(next(iter(data)))):
+        parse(data)
+
+
+@pytest.mark.parametrize("data", [{"\uda94S": 1}, {"durability": "\udb8b"}, {"a": {"\udb8b": True}}])
+def test_half_a_character_is_refused(data: dict[str, Any]):
+    with pytest.raises(SettingsError, match="UTF-8"):
+        parse(data)
