@@ -59,11 +59,14 @@ THEMES: dict[str, dict[str, str]] = {
         "clean": "keep:clean",
         "check": "keep:check",
         "rebuild": "keep:rebuild",
+        "engine init": "engine:init",
+        "engine upgrade": "engine:upgrade",
     },
 }
 GROUPS = {
     "dead": "Dead letters: look at them, delete them.",
     "queues": "Queues: list, make, delete, set.",
+    "engine": "A database to keep queues in: make it ready, upgrade it.",
     "token": "Tokens for the REST API: make, list, revoke.",
 }
 

@@ -34,6 +34,7 @@ def test_every_command_that_was_asked_for_is_there():
         *("dead list", "dead show", "dead reasons", "dead purge"),
         *("queues list", "queues create", "queues delete", "queues settings"),
         *("token create", "token list", "token revoke"),
+        *("engine init", "engine upgrade"),
     }
 
 
