@@ -38,26 +38,27 @@ def put(ask: Ask, message_id: str, body: bytes | bytearray | memoryview | Binary
         _check(len(whole), most)
         if len(whole) <= INLINE_BYTES:
             return Body(whole, len(whole))
-        return _put_chunks(ask, message_id, io.BytesIO(whole), b"", most)
+        return _put_chunks(ask, message_id, _Pieces(io.BytesIO(whole)), b"", most)
     if not hasattr(body, "read"):
         raise validate.wrong_body(body)
-    begun = _read(body, INLINE_BYTES + 1)
+    pieces = _Pieces(body)
+    begun = pieces.next(INLINE_BYTES + 1)
     _check(len(begun), most)
     if len(begun) <= INLINE_BYTES:
         return Body(begun, len(begun))
-    return _put_chunks(ask, message_id, body, begun, most)
+    return _put_chunks(ask, message_id, pieces, begun, most)
 
 
-def _put_chunks(ask: Ask, message_id: str, file: BinaryIO, begun: bytes, most: int) -> Body:
+def _put_chunks(ask: Ask, message_id: str, pieces: _Pieces, begun: bytes, most: int) -> Body:
     size = number = 0
     try:
-        chunk = begun + _read(file, CHUNK_BYTES - len(begun))
+        chunk = begun + pieces.next(CHUNK_BYTES - len(begun))
         while chunk:
             size += len(chunk)
             _check(size, most)
             ask(Call(op="enqueue", sql=statements.ADD_CHUNK, parameters=(message_id, number, chunk), repeats=True))
             number += 1
-            chunk = _read(file, CHUNK_BYTES)
+            chunk = pieces.next(CHUNK_BYTES)
     except BaseException:
         drop(ask, message_id)
         raise
@@ -72,14 +73,22 @@ def drop(ask: Ask, message_id: str) -> None:
         pass
 
 
-def _read(file: BinaryIO, size: int) -> bytes:
-    """As much as is asked for, unless the end comes first: a pipe gives what it has."""
-    whole = bytearray()
-    while len(whole) < size and (piece := file.read(size - len(whole))):
-        if not isinstance(piece, bytes):
-            raise validate.wrong_body(piece)
-        whole += piece
-    return bytes(whole)
+class _Pieces:
+    """A file in pieces of exactly the size that is asked for, whatever its own `read` gives: less, or more."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._over = bytearray()
+
+    def next(self, size: int) -> bytes:
+        """The next `size` bytes; fewer at the end only."""
+        whole = self._over
+        while len(whole) < size and (piece := self._file.read(size - len(whole))):
+            if not isinstance(piece, bytes):
+                raise validate.wrong_body(piece)
+            whole += piece
+        self._over = whole[size:]
+        return bytes(whole[:size])
 
 
 def _check(size: int, most: int) -> None:

@@ -108,6 +108,23 @@ def test_a_large_body_can_be_read_from_anywhere(queue):
         assert file.read() == content
 
 
+def test_a_file_that_gives_more_than_is_asked_for_is_read_to_its_end(queue):
+    """A chunk is of one size all the same: what is over is the beginning of the next."""
+
+    left = [os.urandom(700_001) for _ in range(5)]
+    content = b"".join(left)
+
+    class Generous(io.RawIOBase):
+        def readable(self):
+            return True
+
+        def read(self, size=-1):
+            return left.pop(0) if left else b""
+
+    queue.enqueue(Generous())
+    assert queue.dequeue().body == content
+
+
 def test_what_ends_takes_its_chunks_along(open_queue, dsn):
     """Acknowledged, deleted, purged, or answered by another of its key."""
     queue = open_queue(Settings(retention=Retention(done_s=0)))
