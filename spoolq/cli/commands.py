@@ -59,6 +59,7 @@ THEMES: dict[str, dict[str, str]] = {
         "clean": "keep:clean",
         "check": "keep:check",
         "rebuild": "keep:rebuild",
+        "relay": "relay:relay",
         "engine init": "engine:init",
         "engine upgrade": "engine:upgrade",
     },
