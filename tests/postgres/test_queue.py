@@ -110,7 +110,6 @@ def test_a_large_body_can_be_read_from_anywhere(queue):
 
 def test_a_file_that_gives_more_than_is_asked_for_is_read_to_its_end(queue):
     """A chunk is of one size all the same: what is over is the beginning of the next."""
-
     left = [os.urandom(700_001) for _ in range(5)]
     content = b"".join(left)
 
