@@ -14,7 +14,10 @@ INITDB := /usr/lib/postgresql/*/bin/initdb /usr/local/bin/initdb /usr/bin/initdb
 CHECKED := $(wildcard spoolq tests scripts benchmarks *.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check tools bench lock clean
+.PHONY: help setup run stop status demo fresh soak test check tools bench screenshots lock clean
+
+# How long `make soak` lasts.
+SECONDS := 1800
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -28,8 +31,23 @@ setup: .venv/.ready ## create .venv with all that is needed (instant when nothin
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-run: setup ## start watch, consumer and cleanup in the foreground; Ctrl-C stops them
+run: setup ## start the whole stack in the foreground, and say where it is; Ctrl-C stops it
 	@scripts/run.sh
+
+stop: setup ## stop what `make run` started
+	@$(BIN)/spoolq down --checkout
+
+status: setup ## what of it runs
+	@scripts/run.sh status
+
+demo: setup ## the stack at work on a temporary spool; ends by itself
+	@$(BIN)/python scripts/demo.py
+
+soak: setup ## the stack under load with kills, for SECONDS=1800; nothing may grow or be lost
+	@$(BIN)/python scripts/soak.py --seconds $(SECONDS)
+
+fresh: ## what a stranger does: clone, run, test, from nothing; takes the time
+	@scripts/fresh.sh
 
 test: setup check tools ## check, then run the tests (PYTEST_ARGS="-k name" for some)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS); status=$$?; \
@@ -55,6 +73,9 @@ tools:
 
 bench: setup ## measure throughput and latency
 	@$(BIN)/python -m benchmarks
+
+screenshots: setup tools ## pictures of every page of the consoles, in build/screenshots/
+	@$(BIN)/python scripts/screenshots.py
 
 lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --custom-compile-command 'make lock' \

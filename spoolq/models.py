@@ -179,7 +179,8 @@ class Health:
     """What a queue stands on: the disk, its reserve, and the index.
 
     disk_bytes, disk_inodes: in all (0 inodes where the file system has no fixed number). has_room: an enqueue would
-    not meet the reserve. last_scan_ms: how long the last look through `new/` took.
+    not meet the reserve. last_scan_ms: how long the last look through `new/` took. index_made_at_ms: when the index was
+    made, anew after damage, a loss, or an end of the machine that was not clean; 0 where a time is not known.
     """
 
     disk_bytes: int
@@ -192,6 +193,8 @@ class Health:
     index_bytes: int
     last_scan_ms: int
     last_clean_at_ms: int
+    last_scan_at_ms: int = 0
+    index_made_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +207,20 @@ class Problem:
     path: str = ""
     message_id: str = ""
     fixed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropInfo:
+    """A file that somebody dropped and that is no message yet.
+
+    name: as dropped. why: what it waits for. ignored: nobody takes it in until it is renamed.
+    """
+
+    name: str
+    why: str
+    ignored: bool
+    body_bytes: int
+    changed_at_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

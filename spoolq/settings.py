@@ -339,9 +339,9 @@ def _shown(value: object) -> str:
 # Describing -------------------------------------------------------------------
 
 
-def describe() -> list[Described]:
-    """Every setting in the order of the file: key, default, what is allowed, what it means."""
-    return list(_described(Settings(), ""))
+def describe(settings: Settings | None = None) -> list[Described]:
+    """Every setting in the order of the file: key, default (its value in `settings`), what is allowed and meant."""
+    return list(_described(settings or Settings(), ""))
 
 
 def _described(table: Any, prefix: str) -> Iterator[Described]:

@@ -6,6 +6,8 @@ good case is a type check and a comparison, since every enqueue and every dequeu
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -159,6 +161,13 @@ def check_reason(reason: str) -> None:
     """Any text."""
     if not isinstance(reason, str):
         raise _wrong("reason", reason, "text", TypeError)
+
+
+def check_bounds(bounds_s: Sequence[float]) -> None:
+    """ValueError unless these are 1 to 20 rising ages."""
+    rising = all(low < high for low, high in itertools.pairwise((0.0, *bounds_s)))
+    if not 1 <= len(bounds_s) <= 20 or not rising or not math.isfinite(bounds_s[-1]):
+        raise ValueError(f"bounds_s is {list(bounds_s)!r}; it is 1 to 20 ages in seconds, above 0 and rising")
 
 
 def check_state(state: str) -> None:

@@ -26,11 +26,11 @@ LAYERS = {
         *("spool.producer", "spool.consumer", "spool.dead_letters", "spool.drops", "spool.scanning", "spool.recovery"),
         *("spool.cleanup", "spool.upkeep", "spool.reading", "spool.checking", "spool.queue", "spool.queues"),
     ),
-    3: ("queue", "worker", "worker.*", "tokens", "relay"),
-    4: ("cli", "cli.*", "web", "web.*", "__main__", ""),
+    3: ("queue", "worker", "worker.*", "tokens", "relay", "audit", "stack", "stack.*"),
+    4: ("samples", "cli", "cli.*", "web", "web.*", "console", "console.*", "__main__", ""),
 }
 
-FACES = ("cli*", "web*")
+FACES = ("cli*", "web*", "console*")
 NOT_OURS_TO_NAME = "__version__"
 
 CHANGING = frozenset(

@@ -63,9 +63,14 @@ def _open_output() -> None:
 
 def _run(argv: Sequence[str], as_json: bool) -> int:
     from os import environ
+    from os.path import exists
 
     from spoolq.cli import commands, logs, quick
 
+    if exists("spoolq.toml"):
+        from spoolq.stack.settings import adopt
+
+        adopt(environ)
     if "_SPOOLQ_COMPLETE" not in environ:
         found = commands.find(argv)
         if found:

@@ -48,7 +48,12 @@ THEMES: dict[str, dict[str, str]] = {
         "queues settings": "queues:settings",
     },
     "Serve": {
+        "up": "up:up",
+        "down": "up:down",
+        "programs": "up:programs",
         "serve": "serve:serve",
+        "console ops": "console:ops",
+        "console admin": "console:admin",
         "token create": "token:create",
         "token list": "token:ls",
         "token revoke": "token:revoke",
@@ -68,6 +73,7 @@ GROUPS = {
     "dead": "Dead letters: look at them, delete them.",
     "queues": "Queues: list, make, delete, set.",
     "engine": "A database to keep queues in: make it ready, upgrade it.",
+    "console": "The consoles in the browser: one to work with messages, one to look after queues.",
     "token": "Tokens for the REST API: make, list, revoke.",
 }
 

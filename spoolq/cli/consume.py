@@ -125,7 +125,14 @@ def work(
         option("--timeout", "-t", metavar="TIME", parse=duration, help="Stop a command that takes longer."),
     ] = None,
     grace_s: Annotated[
-        float, option("--grace", metavar="TIME", parse=duration, help="From asking to stop until stopping by force.")
+        float,
+        option(
+            "--grace",
+            metavar="TIME",
+            parse=duration,
+            env="SPOOLQ_GRACE_S",
+            help="From asking to stop until stopping by force.",
+        ),
     ] = 30,
     lease_s: Lease = None,
     once: Annotated[bool, flag("--once", help="One message, then leave.")] = False,

@@ -23,8 +23,12 @@ _NO_TOKEN = "Make one first: spoolq token create NAME --scope admin. Or leave ou
 """)
 def serve(
     *,
-    host: Annotated[str, option("--host", metavar="ADDRESS", help="The address to listen on.")] = DEFAULT_HOST,
-    port: Annotated[int, option("--port", "-p", metavar="N", parse=whole, help="The port.")] = DEFAULT_PORT,
+    host: Annotated[
+        str, option("--host", metavar="ADDRESS", env="SPOOLQ_API_HOST", help="The address to listen on.")
+    ] = DEFAULT_HOST,
+    port: Annotated[
+        int, option("--port", "-p", metavar="N", parse=whole, env="SPOOLQ_API_PORT", help="The port.")
+    ] = DEFAULT_PORT,
     unix: Annotated[
         str | None, option("--unix", metavar="PATH", help="A Unix socket instead, for this user alone.")
     ] = None,
@@ -83,6 +87,10 @@ def serve(
         "grace_s": round(grace),
         "access_log": not no_access_log,
     }
+    if unix is None:
+        from spoolq.stack.ports import check_free
+
+        check_free(host, port, "SPOOLQ_API_PORT, or --port,")
     if as_json:
         emit({"event": "serving", "host": host, "port": port, "unix": unix})
     else:

@@ -30,7 +30,9 @@ from spoolq.message import Message
 from spoolq.models import (
     DEFAULT_PRIORITY,
     Attempt,
+    DropInfo,
     Filter,
+    Health,
     HolderInfo,
     MessageInfo,
     Minute,
@@ -267,6 +269,22 @@ class HttpQueue(Queue):
     def stats(self) -> Stats:
         """Counts, bytes and totals."""
         return self.ask("GET", "/stats", "stats", values.stats)
+
+    def ages(self, bounds_s: Sequence[float], state: State = "ready") -> Sequence[int]:
+        """How old the messages of a state are."""
+        validate.check_bounds(bounds_s)
+        validate.check_state(state)
+        query = {"state": state, "bounds_s": ",".join(f"{bound:g}" for bound in bounds_s)}
+        return self.ask("GET", "/ages", "ages", lambda data: [int(count) for count in data["counts"]], query=query)
+
+    def drops(self, *, limit: int = 100) -> Sequence[DropInfo]:
+        """Files that were dropped at the server and are no messages yet."""
+        validate.check_limit(limit)
+        return self.ask("GET", "/drops", "drops", values.records(DropInfo, "drops"), query={"limit": limit})
+
+    def health(self) -> Health:
+        """The server's disk, its reserve and the index. NotCapable where its engine has none."""
+        return self.ask("GET", "/health", "health", lambda data: values.record(Health, data))
 
     def minutes(self, since_at_ms: int) -> Sequence[Minute]:
         """The history, minute by minute."""

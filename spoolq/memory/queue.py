@@ -11,6 +11,8 @@ import secrets
 import socket
 import stat
 import sys
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
@@ -379,6 +381,16 @@ class MemoryQueue(Queue):
                 oldest_ready_at_ms=min(since, default=None),
                 paused=self.store.paused,
             )
+
+    def ages(self, bounds_s: Sequence[float], state: State = "ready") -> Sequence[int]:
+        """Counted one by one."""
+        validate.check_bounds(bounds_s)
+        validate.check_state(state)
+        with self._lock:
+            now_ms = self._clock.wall_ms()
+            ages_s = [(now_ms - entry.enqueued_at_ms) / 1000 for entry in self.store.in_state(state)]
+        counts = Counter(bisect_left(bounds_s, age) for age in ages_s)
+        return [counts[at] for at in range(len(bounds_s) + 1)]
 
     def minutes(self, since_at_ms: int) -> Sequence[Minute]:
         """Not kept in memory: NotCapable."""

@@ -367,6 +367,15 @@ class PostgresQueue(Queue):
         """Counts, bytes and totals."""
         return values.stats(self.name, self._row("stats", statements.STATS, self.id))
 
+    def ages(self, bounds_s: Sequence[float], state: State = "ready") -> Sequence[int]:
+        """Counted in the database, one by one."""
+        validate.check_bounds(bounds_s)
+        validate.check_state(state)
+        bounds_ms = [int(bound * 1000) for bound in bounds_s]
+        rows = self._ask("ages", statements.AGES, bounds_ms, self.id, state, repeats=True)
+        found: dict[int, int] = dict(rows)
+        return [found.get(at, 0) for at in range(len(bounds_s) + 1)]
+
     def minutes(self, since_at_ms: int) -> Sequence[Minute]:
         """The history, minute by minute; eight days of it."""
         rows = self._ask("minutes", statements.HISTORY, self.id, max(0, since_at_ms) // 60_000, repeats=True)

@@ -90,6 +90,10 @@ STATS = (
     f"SELECT {', '.join(COUNTS)}, enqueued, acknowledged, failed, gave_up, wait_ms, process_ms, waits, takes,"
     " spoolq.oldest_ready_at_ms(q.id), q.paused FROM spoolq.queues AS q, spoolq.present(q.id) WHERE q.id = %s"
 )
+AGES = (
+    "SELECT width_bucket(spoolq.now_ms() - enqueued_at_ms - 1, %s::bigint[]), count(*) FROM spoolq.messages"
+    " WHERE queue = %s AND state = %s GROUP BY 1"
+)
 HISTORY = (
     "SELECT minute, enqueued, acknowledged, failed, gave_up, ready, scheduled, claimed, wait_ms, process_ms"
     " FROM spoolq.history(%s, %s)"

@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 
 from spoolq.errors import DiskFull, Full, MessageTooLarge, SpoolqError, StorageError, UnsafeFile, storage_error
+from spoolq.models import DropInfo
 from spoolq.spool.files import not_regular, open_message
 from spoolq.spool.index import Index, Row
 from spoolq.spool.meta import Arrival, write_arrival
-from spoolq.spool.names import Name, clean_name, format_name
+from spoolq.spool.names import Name, clean_name, format_name, parse_name
 from spoolq.spool.probe import Writer, lease_holds, take_lease
 from spoolq.spool.room import Room
 from spoolq.spool.session import Session
@@ -27,6 +29,7 @@ log = logging.getLogger("spoolq.spool")
 
 AT_ONCE = 32
 SCHEDULE_MIN_MS = 60_000
+_MOST_LOOKED_AT = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,42 @@ class Drops:
     def is_ignored(self, text: str) -> bool:
         """Whether nobody looks at this name until it is renamed."""
         return text[0] == "." or any(fnmatchcase(text, pattern) for pattern in self._session.settings.drops.ignore)
+
+    def look(self, limit: int) -> list[DropInfo]:
+        """What is in `new/` and no message, by name. By a listing: another process may have looked at them last."""
+        found: list[DropInfo] = []
+        for text in sorted(islice(self._each_strange(), _MOST_LOOKED_AT)):
+            if len(found) == limit:
+                break
+            try:
+                known = os.lstat(f"{self._directory.new}/{text}")
+            except FileNotFoundError:  # RACE: renamed, removed, or taken in by somebody else.
+                continue
+            ignored = self.is_ignored(text)
+            found.append(
+                DropInfo(
+                    name=os.fsencode(text).decode(errors="backslashreplace"),
+                    why=self._why(text, known, ignored),
+                    ignored=ignored,
+                    body_bytes=known.st_size,
+                    changed_at_ms=known.st_ctime_ns // 1_000_000,
+                )
+            )
+        return found
+
+    def _each_strange(self) -> Iterator[str]:
+        with os.scandir(self._directory.new) as entries:
+            yield from (entry.name for entry in entries if parse_name(entry.name) is None)
+
+    def _why(self, text: str, known: os.stat_result, ignored: bool) -> str:
+        if text[0] == ".":
+            return "its name begins with a dot"
+        if ignored:
+            patterns = self._session.settings.drops.ignore
+            return f"its name is one of {', '.join(each for each in patterns if fnmatchcase(text, each))}"
+        if stat.S_ISDIR(known.st_mode):
+            return "a directory cannot be a message"
+        return self.waiting.get(text, "it waits to be taken in")
 
     def forget_gone(self, names: set[str]) -> None:
         """After a listing: what is not there any more is not waiting any more."""

@@ -24,6 +24,7 @@ from spoolq.message import Message
 from spoolq.models import (
     DEFAULT_PRIORITY,
     Attempt,
+    DropInfo,
     Filter,
     Health,
     HolderInfo,
@@ -369,6 +370,14 @@ class SpoolQueue(Queue):
 
     def stats(self) -> Stats:
         return self._reading.stats()
+
+    def ages(self, bounds_s: Sequence[float], state: State = "ready") -> Sequence[int]:
+        return self._reading.ages(bounds_s, state)
+
+    def drops(self, *, limit: int = 100) -> Sequence[DropInfo]:
+        validate.check_limit(limit)
+        with translated("drops", self._directory.new):
+            return self._upkeep.drops.look(limit)
 
     def minutes(self, since_at_ms: int) -> Sequence[Minute]:
         return self._reading.minutes(since_at_ms)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
 import os
@@ -172,6 +173,15 @@ class Reading:
             wait_sum_s=counts.wait_ms / 1000,
             process_sum_s=counts.process_ms / 1000,
         )
+
+    def ages(self, bounds_s: Sequence[float], state: State) -> list[int]:
+        """As `Queue.ages`."""
+        validate.check_bounds(bounds_s)
+        validate.check_state(state)
+        now_ms = self._session.clock.wall_ms()
+        with self._session.look() as db:
+            total, *within = sql.look_ages(db, state, [now_ms - round(bound * 1000) for bound in bounds_s])
+        return [more - less for less, more in itertools.pairwise((0, *within, total))]
 
     def minutes(self, since_at_ms: int) -> list[Minute]:
         """As `Queue.minutes`: each row of the ledger less the one before it."""

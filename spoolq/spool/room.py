@@ -76,6 +76,8 @@ class Room:
             index_bytes=sum(os.stat(path).st_size for path in (index, index + "-wal") if os.path.exists(path)),
             last_scan_ms=info.last_scan_ms,
             last_clean_at_ms=info.last_clean_at_ms,
+            last_scan_at_ms=info.last_scan_at_ms,
+            index_made_at_ms=info.made_at_ms,
         )
 
     def _look(self) -> None:

@@ -11,7 +11,7 @@ from pydantic import Field
 from starlette.responses import Response
 
 from spoolq import settings as settings_module
-from spoolq.models import HolderInfo, Minute, Stats
+from spoolq.models import DropInfo, Health, HolderInfo, Minute, State, Stats
 from spoolq.web.dead_letters import while_asked
 from spoolq.web.routes import Json, QueueName, Strict, declare, new_router, nothing, ok
 from spoolq.web.security import call_of
@@ -75,6 +75,18 @@ class Minutes(Strict):
     """The history; minutes without an event are left out."""
 
     minutes: list[Minute]
+
+
+class Ages(Strict):
+    """One more count than bounds."""
+
+    counts: list[int]
+
+
+class Dropped(Strict):
+    """By name."""
+
+    drops: list[DropInfo]
 
 
 class Holders(Strict):
@@ -195,6 +207,34 @@ async def stats(request: Request, queue: QueueName) -> Response:
     """Counts, bytes and totals."""
     service: Service = request.app.state.service
     return Json(await service.call(queue, lambda each: each.stats().as_dict()))
+
+
+@declare(router, "GET", "/queues/{q}/ages", needs="consume", success={200: ok(Ages)})
+async def ages(
+    request: Request,
+    queue: QueueName,
+    bounds_s: Annotated[str, Query(max_length=400, description="Rising seconds, with commas between")],
+    state: State = "ready",
+) -> Response:
+    """How many messages of a state were enqueued within each bound; the last count is of older ones."""
+    service: Service = request.app.state.service
+    bounds = [float(part) for part in bounds_s.split(",")]
+    return Json({"counts": await service.call(queue, lambda each: list(each.ages(bounds, state)))})
+
+
+@declare(router, "GET", "/queues/{q}/drops", needs="consume", success={200: ok(Dropped)})
+async def drops(request: Request, queue: QueueName, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Response:
+    """Files that were dropped and are no messages yet, and why."""
+    service: Service = request.app.state.service
+    found = await service.call(queue, lambda each: each.drops(limit=limit))
+    return Json({"drops": [asdict(drop) for drop in found]})
+
+
+@declare(router, "GET", "/queues/{q}/health", needs="consume", success={200: ok(Health, "Disk, reserve, index")})
+async def health(request: Request, queue: QueueName) -> Response:
+    """What the queue stands on."""
+    service: Service = request.app.state.service
+    return Json(asdict(await service.call(queue, lambda each: each.health())))
 
 
 @declare(router, "GET", "/queues/{q}/minutes", needs="consume", success={200: ok(Minutes, "Oldest first")})

@@ -35,6 +35,7 @@ def test_every_command_that_was_asked_for_is_there():
         *("queues list", "queues create", "queues delete", "queues settings"),
         *("token create", "token list", "token revoke"),
         *("engine init", "engine upgrade"),
+        *("console ops", "console admin"),
     }
 
 

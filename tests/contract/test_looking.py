@@ -307,6 +307,28 @@ def test_the_oldest_ready_message_is_dated(queue, clock):
     assert queue.stats().oldest_ready_at_ms is None
 
 
+def test_the_ages_of_a_states_messages(queue, engine):
+    """Counted by when they were enqueued, whatever their priority; each within its bound, the last ones older."""
+    queue.enqueue(b"old", priority=9)
+    engine.advance(500)
+    queue.enqueue_many([b"1", b"2"])
+    engine.advance(100)
+    queue.enqueue(b"new", priority=1)
+    queue.enqueue(b"later", delay_s=60)
+    assert list(queue.ages([60, 300])) == [1, 2, 1]
+    assert list(queue.ages([1000], "scheduled")) == [1, 0]
+    queue.dequeue().dead_letter("no")
+    assert list(queue.ages([60, 300], "dead")) == [0, 0, 1]
+    assert list(queue.ages([60, 300])) == [1, 2, 0]
+    assert sum(queue.ages([60], "done")) == sum(queue.ages([60], "claimed")) == 0
+
+
+@pytest.mark.parametrize("bounds", [[], [0], [60, 60], [60, 30], [float("inf")], [float("nan")], list(range(1, 22))])
+def test_bounds_that_are_none(queue, bounds):
+    with pytest.raises(ValueError, match="bounds_s"):
+        queue.ages(bounds)
+
+
 def test_the_history_by_minutes(queue, engine, clock, needs):
     """Where an engine keeps it: what happened in each minute, and nothing of minutes in which nothing did."""
     needs(queue, "history")

@@ -131,3 +131,22 @@ def test_drops_come_in_the_order_of_their_names_when_found_together(spool, queue
 def test_an_empty_file_is_an_empty_message(spool, queue):
     (spool / "new" / "job").touch()
     assert drain(queue) == [b""]
+
+
+# Those that are no messages yet
+
+
+def test_what_is_ignored_or_waits_is_told_with_its_reason(spool, queue):
+    """By name, the ignored ones apart; what is a message by now is not among them."""
+    (spool / "new" / "half.part").write_bytes(b"123")
+    (spool / "new" / "folder").mkdir()
+    queue.enqueue(b"x")
+    queue.dequeue()
+    found = {each.name: each for each in queue.drops()}
+    assert sorted(found) == ["folder", "half.part"]
+    assert (found["half.part"].ignored, found["half.part"].body_bytes) == (True, 3)
+    assert found["half.part"].why == "its name is one of *.part"
+    assert (found["folder"].ignored, found["folder"].why) == (False, "a directory cannot be a message")
+    assert [each.name for each in queue.drops(limit=1)] == ["folder"]
+    (spool / "new" / "folder").rmdir()
+    (spool / "new" / "half.part").unlink()

@@ -200,6 +200,10 @@ def test_queues_are_made_listed_changed_and_deleted(api: Api):
     assert api.stats("emails")["paused"] is True
     assert api.http.post("/queues/emails/resume").status_code == 204
     assert api.http.get("/queues/emails/minutes").json()["minutes"][0]["enqueued"] == 1
+    assert api.http.get("/queues/emails/ages", params={"bounds_s": "60,600"}).json() == {"counts": [1, 0, 0]}
+    assert kind(api.http.get("/queues/emails/ages", params={"bounds_s": "60,x"})) == (422, "invalid")
+    assert api.http.get("/queues/emails/health").json()["has_room"] is True
+    assert api.http.get("/queues/emails/drops").json() == {"drops": []}
     assert api.http.get("/queues/emails/holders").json() == {"holders": []}
     assert api.http.post("/queues/emails/purge").json() == {"count": 1}
     assert kind(api.http.post("/queues/emails/purge", json={"states": ["claimed"]})) == (422, "invalid")

@@ -1,0 +1,163 @@
+"""All queues at a glance: how many, how fast, how long they wait and how old they are; one queue's charts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import streamlit as st
+
+from spoolq.console import parts, place, words
+from spoolq.console.admin import figures, looks
+from spoolq.errors import SpoolqError
+from spoolq.interfaces import Queue
+from spoolq.models import Minute
+
+EVERY_S = 2.0
+CHARTS_EVERY_S = 15.0
+CHART_HEIGHT = 190
+
+
+def page() -> None:
+    """Draw it."""
+    parts.frame("Overview", _draw)
+
+
+def _draw(queue: Queue) -> None:
+    _paces(queue.name)
+    _all()
+    _charts(queue)
+
+
+@st.fragment(run_every=EVERY_S)
+def _paces(name: str) -> None:
+    """The chosen queue's speed and waiting time."""
+    with parts.trouble():
+        queue, stats = place.looked_at(name)
+        now_ms = place.now_ms()
+        pace = figures.pace(looks.seen().look(queue.name, figures.Look(now_ms, stats)))
+        oldest = stats.oldest_ready_at_ms
+        in_rate, out_rate = pace.in_rate, pace.out_rate
+        if in_rate is None and queue.capabilities.history:
+            in_rate, out_rate = figures.pace_of(_minutes(queue, "hour"), now_ms)
+        with st.container(horizontal=True, gap="small", key="paces"):
+            for label, value in (
+                ("oldest waits", words.span(max(0, (now_ms - oldest) // 1000)) if oldest is not None else "-"),
+                ("in", figures.rate_words(in_rate)),
+                ("out", figures.rate_words(out_rate)),
+                ("wait p50", figures.wait_words(pace.wait_p50_s)),
+                ("wait p95", figures.wait_words(pace.wait_p95_s)),
+            ):
+                st.metric(label, value, width=128, border=True)
+        over = "in the last minute" if pace.recent else "since the index was made: nothing was taken in the last minute"
+        st.caption(words.label(f"Rates over the last minute. Waiting times {over}."))
+
+
+@st.fragment(run_every=EVERY_S)
+def _all() -> None:
+    """Every queue in a line, then how old what waits is."""
+    with parts.trouble():
+        now_ms = place.now_ms()
+        found = looks.everything()
+        st.markdown("**All queues**")
+        parts.table(_queue_cells([each for _, each in found], now_ms), "all-queues")
+        st.markdown("**Waiting, by age**")
+        counts = [(queue.name, _ages(queue)) for queue, _ in found]
+        if not any(sum(row) for _, row in counts):
+            parts.empty("Nothing waits.", "What is enqueued or dropped, and is ready, is counted here by age.")
+        else:
+            parts.table(figures.age_table(counts), "ages")
+        st.caption(words.label(f"As of {words.clock(now_ms)}; ages since the message was enqueued."))
+
+
+def _queue_cells(all_looks: Sequence[Sequence[figures.Look]], now_ms: int) -> dict[str, list[object]]:
+    cells: dict[str, list[object]] = {
+        head: []
+        for head in (
+            *("queue", "ready", "scheduled", "claimed", "done", "dead", "oldest waits", "in", "out", "wait p50"),
+            *("wait p95", "size", "paused"),
+        )
+    }
+    for each in all_looks:
+        stats, pace = each[-1].stats, figures.pace(each)
+        oldest = stats.oldest_ready_at_ms
+        row = (
+            *(stats.queue, stats.ready, stats.scheduled, stats.claimed, stats.done, stats.dead),
+            words.span(max(0, (now_ms - oldest) // 1000)) if oldest is not None else "-",
+            *(figures.rate_words(pace.in_rate), figures.rate_words(pace.out_rate)),
+            *(figures.wait_words(pace.wait_p50_s), figures.wait_words(pace.wait_p95_s)),
+            words.size(stats.ready_bytes + stats.scheduled_bytes + stats.claimed_bytes + stats.done_bytes
+                       + stats.dead_bytes),
+            "paused" if stats.paused else "",
+        )  # fmt: skip
+        for column, value in zip(cells.values(), row, strict=True):
+            column.append(value)
+    return cells
+
+
+@st.cache_data(ttl=looks.AGES_S, max_entries=500, show_spinner=False)
+def _counted(spool: str, name: str) -> list[int]:
+    """Kept for some seconds: at a million messages it costs tens of milliseconds."""
+    return list(place.queue(name).ages(figures.AGE_BOUNDS_S))
+
+
+def _ages(queue: Queue) -> list[int]:
+    return _counted(place.spool(), queue.name)
+
+
+@st.cache_data(ttl=looks.HISTORY_S, max_entries=200, show_spinner=False)
+def _history(spool: str, name: str, span: str) -> list[Minute]:
+    since = place.now_ms() - (figures.SPANS_S[span] + figures.STEPS_S[span]) * 1000
+    return list(place.queue(name).minutes(since))
+
+
+def _minutes(queue: Queue, span: str) -> list[Minute]:
+    return _history(place.spool(), queue.name, span)
+
+
+@st.fragment(run_every=CHARTS_EVERY_S)
+def _charts(queue: Queue) -> None:
+    """The chosen queue over the last hour, day or week."""
+    with parts.trouble():
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.text(f"History of {words.line(queue.name)}", width="content")
+            span = st.segmented_control(
+                "Over the last", list(figures.SPANS_S), default="hour", required=True, key="span",
+                label_visibility="collapsed", width="content",
+            )  # fmt: skip
+        if not queue.capabilities.history:
+            parts.empty("This engine keeps no history.", "The local spool and its server keep it, minute by minute.")
+            return
+        try:
+            points = figures.points(_minutes(queue, str(span)), str(span), place.now_ms())
+        except SpoolqError as error:
+            parts.show(error)
+            return
+        if all(point.ready is None for point in points):
+            parts.empty("Nothing happened yet.", "The first message that is enqueued begins the history.")
+            return
+        _draw_charts(points, str(span))
+
+
+def _draw_charts(points: Sequence[figures.Point], span: str) -> None:
+    step = words.span(figures.STEPS_S[span])
+    times = [datetime.fromtimestamp(point.at_ms / 1000, UTC).replace(tzinfo=None) for point in points]
+    first, second, third = st.columns(3)
+    for column, title, lines in (
+        (first, "Messages there", {
+            "ready": [point.ready for point in points],
+            "scheduled": [point.scheduled for point in points],
+            "claimed": [point.claimed for point in points],
+        }),
+        (second, f"What happened, per {step}", {
+            "enqueued": [point.enqueued for point in points],
+            "acknowledged": [point.acknowledged for point in points],
+            "failed": [point.failed for point in points],
+        }),
+        (third, "Waited, on average, s", {"waited": [point.wait_s for point in points]}),
+    ):  # fmt: skip
+        with column:
+            st.caption(words.label(title))
+            data: dict[str, Any] = {"time (UTC)": times, **lines}
+            st.line_chart(data, x="time (UTC)", y=list(lines), height=CHART_HEIGHT, x_label="", y_label="")

@@ -1,0 +1,1 @@
+"""The files that Streamlit runs, one a console."""

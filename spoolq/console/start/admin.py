@@ -1,0 +1,5 @@
+"""What Streamlit runs for `spoolq console admin`."""
+
+from spoolq.console import admin
+
+admin.main()
