@@ -79,7 +79,7 @@ def test_version(spoolq):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("spoolq re", {"requeue", "release", "reprioritize", "replay", "redrive", "resume", "rebuild"}),
+        ("spoolq re", {"requeue", "release", "reprioritize", "replay", "redrive", "resume", "rebuild", "relay"}),
         ("spoolq dead ", {"list", "show", "reasons", "purge"}),
         ("spoolq ls --state d", {"done", "dead"}),
         ("spoolq put --each", {"--each-line"}),
