@@ -4,6 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 work=$(mktemp -d "${TMPDIR:-/tmp}/spoolq-fresh-XXXXXX")
+chmod 755 "$work" # some tests run as another user
 mkdir "$work/home"
 git clone --quiet . "$work/a clone"
 cd "$work/a clone"

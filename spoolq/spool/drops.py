@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -29,6 +29,7 @@ log = logging.getLogger("spoolq.spool")
 
 AT_ONCE = 32
 SCHEDULE_MIN_MS = 60_000
+CLOCK_GRAIN_NS = 50_000_000
 _MOST_LOOKED_AT = 10_000
 
 
@@ -58,6 +59,7 @@ class Drops:
         self._unsynced: dict[tuple[int, int], int] = {}
         """Files that could not be synced, by inode, with their change time then: another may get the inode."""
 
+        self._listed: tuple[int, list[str]] = (0, [])
         self.waiting: dict[str, str] = {}
 
     def is_ignored(self, text: str) -> bool:
@@ -67,7 +69,7 @@ class Drops:
     def look(self, limit: int) -> list[DropInfo]:
         """What is in `new/` and no message, by name. By a listing: another process may have looked at them last."""
         found: list[DropInfo] = []
-        for text in sorted(islice(self._each_strange(), _MOST_LOOKED_AT)):
+        for text in self._strange():
             if len(found) == limit:
                 break
             try:
@@ -86,9 +88,17 @@ class Drops:
             )
         return found
 
-    def _each_strange(self) -> Iterator[str]:
-        with os.scandir(self._directory.new) as entries:
-            yield from (entry.name for entry in entries if parse_name(entry.name) is None)
+    def _strange(self) -> list[str]:
+        """The entries that are no messages; listed again only where `new/` has changed, since it may be large."""
+        stamp_ns = os.stat(self._directory.new).st_mtime_ns
+        if stamp_ns != self._listed[0]:
+            with os.scandir(self._directory.new) as entries:
+                strange = (entry.name for entry in entries if parse_name(entry.name) is None)
+                found = sorted(islice(strange, _MOST_LOOKED_AT))
+            rested_ns = self._session.clock.wall_ms() * 1_000_000 - stamp_ns
+            # A change within the same tick of the clock would not be seen by this stamp.
+            self._listed = (stamp_ns if rested_ns > CLOCK_GRAIN_NS else 0, found)
+        return self._listed[1]
 
     def _why(self, text: str, known: os.stat_result, ignored: bool) -> str:
         if text[0] == ".":

@@ -3,5 +3,5 @@
 In reading order: `settings` (what may be set, and where), `ports` (taken ones, before anything starts), `conf` (the
 text of supervisord.conf, of which the one in the checkout is made too), `place` (where a stack lives), `programs`
 (asking supervisord), `up` (start, wait until healthy), `events` (the event listener: what crashed, and how often).
-`running` is a stack for a while, for scripts and tests.
+`watched` is what the administration console shows of it. `running` is a stack for a while, for scripts and tests.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -175,10 +176,8 @@ def test_work_runs_a_command_and_a_function(command, tmp_path):
 
 def test_closed_streams_are_no_crash(command, tmp_path):
     shell = "{0} -m spoolq put <&- 2>err; echo $?; echo x | {0} -m spoolq put >&- 2>>err; echo $?; cat err"
-    environ = command.environ
-    ran = subprocess.run(
-        ["sh", "-c", shell.format(sys.executable)], cwd=tmp_path, env=environ, capture_output=True, check=True
-    )
+    line = shell.format(shlex.quote(sys.executable))
+    ran = subprocess.run(["sh", "-c", line], cwd=tmp_path, env=command.environ, capture_output=True, check=True)
     statuses, _, errors = ran.stdout.decode().partition("spoolq: ")
     assert statuses.split() == ["2", "0"]
     assert errors.startswith("standard input is closed")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import spoolq
-from tests.helpers import needs
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
@@ -34,16 +33,15 @@ class Person:
 @contextmanager
 def unprivileged() -> Iterator[Person]:
     """Somebody with few rights, a home that cannot be written, and a directory whose path has spaces."""
-    if os.getuid() != 0:
+    as_nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
+    python, path = python_for_everybody(as_nobody)
+    if not python:  # we are nobody special, or nobody else can get at this checkout: then as ourselves
         home = Path(tempfile.mkdtemp(prefix="spoolq-home-"))
         home.chmod(0o500)
         with tempfile.TemporaryDirectory(prefix="a path with spaces ") as room:
             yield Person(os.getuid(), (sys.executable,), {"HOME": str(home)}, Path(room))
         home.rmdir()
         return
-    needs(shutil.which("setpriv") is not None, "setpriv")
-    as_nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--")
-    python, path = _python_for_everybody(as_nobody)
     home = Path(tempfile.mkdtemp(prefix="spoolq-home-"))  # root's, so that nobody may only look
     home.chmod(0o755)
     with tempfile.TemporaryDirectory(prefix="a path with spaces ") as room:
@@ -52,11 +50,13 @@ def unprivileged() -> Iterator[Person]:
     home.rmdir()
 
 
-def _python_for_everybody(as_nobody: tuple[str, ...]) -> tuple[str, str]:
-    """An interpreter that another user may run, of this version, and the path on which it finds what we have.
+def python_for_everybody(as_nobody: tuple[str, ...]) -> tuple[str, str]:
+    """An interpreter that another user may run, of this version, and the path on which it finds what we have; else "".
 
     An interpreter in root's home is not one; Debian's own is.
     """
+    if os.getuid() != 0 or shutil.which("setpriv") is None:
+        return "", ""
     site = Path(next(path for path in sys.path if path.endswith("site-packages")))
     path = os.pathsep.join((str(Path(spoolq.__file__).parents[1]), str(site)))
     for python in (sys.executable, f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"):
@@ -65,8 +65,7 @@ def _python_for_everybody(as_nobody: tuple[str, ...]) -> tuple[str, str]:
         environ = os.environ | {"PYTHONPATH": path}
         if subprocess.run(argv, env=environ, capture_output=True, check=False).returncode == 0:
             return python, path
-    needs(False, "a Python that another user may run")
-    raise AssertionError("needs has ended the test")
+    return "", ""
 
 
 def descendants(pid: int) -> set[int]:

@@ -11,6 +11,7 @@ from spoolq.interfaces import Queue
 from spoolq.models import STATES, Health, Stats
 
 EVERY_S = 5.0
+_FAR_S = 10 * 365 * 86_400
 
 
 def page() -> None:
@@ -68,21 +69,21 @@ def _room(health: Health, now_ms: int) -> None:
     used = 1 - health.disk_free_bytes / health.disk_bytes if health.disk_bytes else 0.0
     st.progress(min(1.0, max(0.0, used)), words.label(f"{used:.0%} of the disk is used"))
     by_bytes, by_inodes = looks.seen().sample(now_ms, health)
-    st.text(forecast("space", left_bytes, by_bytes))
+    st.text(forecast("Space", left_bytes, by_bytes))
     if health.disk_inodes:
-        st.text(forecast("inodes", left_inodes, by_inodes))
+        st.text(forecast("Inodes", left_inodes, by_inodes))
 
 
 def forecast(of: str, left: int, samples: list[tuple[int, int]]) -> str:
     """When nothing of it is left beside the reserve, in words. Pure."""
     rate = figures.loss_rate(samples)
     if left <= 0:
-        return f"No {of} is left beside the reserve."
+        return f"{of}: none is left beside the reserve."
     if rate is None:
-        return f"When the {of} runs out is known after this console has looked at it for 10 s."
+        return f"{of}: when none is left is known after this console has looked for 10 s."
     over = words.span((samples[-1][0] - samples[0][0]) // 1000)
     seconds = figures.full_in_s(left, rate)
-    if seconds is None or seconds > 10 * 365 * 86_400:
-        return f"The {of} does not run out at the rate of the last {over}."
-    pace = words.size(round(rate * 3600)) if of == "space" else f"{rate * 3600:,.0f}"
-    return f"The {of} runs out in {words.span(int(seconds))} at the rate of the last {over} ({pace} an hour)."
+    if seconds is None or seconds > _FAR_S:
+        return f"{of}: does not run out at the rate of the last {over}."
+    pace = words.size(round(rate * 3600)) if of == "Space" else f"{rate * 3600:,.0f}"
+    return f"{of}: none left in {words.span(int(seconds))} at the rate of the last {over} ({pace} an hour)."

@@ -11,7 +11,7 @@ from spoolq.errors import NotCapable
 from spoolq.interfaces import Queue
 from spoolq.models import DropInfo, Filter
 
-EVERY_S = 3.0
+EVERY_S = 5.0
 MOST = 200
 QUARANTINED = Filter(reason="not a regular file")
 """Links, FIFOs, sockets and devices go to dead/ unopened, with a reason that begins so."""

@@ -17,6 +17,8 @@ from spoolq.models import Minute
 EVERY_S = 2.0
 CHARTS_EVERY_S = 15.0
 CHART_HEIGHT = 190
+COLORS = ["#14958c", "#8b93a1", "#d2822d"]
+"""Told apart on light and on dark."""
 
 
 def page() -> None:
@@ -134,8 +136,10 @@ def _charts(queue: Queue) -> None:
         except SpoolqError as error:
             parts.show(error)
             return
-        if all(point.ready is None for point in points):
-            parts.empty("Nothing happened yet.", "The first message that is enqueued begins the history.")
+        if not any(point.ready or point.enqueued or point.acknowledged or point.failed for point in points):
+            parts.empty(
+                f"Nothing happened in the last {span}.", "The next message that is enqueued goes on with the history."
+            )
             return
         _draw_charts(points, str(span))
 
@@ -144,20 +148,30 @@ def _draw_charts(points: Sequence[figures.Point], span: str) -> None:
     step = words.span(figures.STEPS_S[span])
     times = [datetime.fromtimestamp(point.at_ms / 1000, UTC).replace(tzinfo=None) for point in points]
     first, second, third = st.columns(3)
-    for column, title, lines in (
-        (first, "Messages there", {
+    # Bars where a single point matters: a line of one point cannot be seen.
+    for column, title, chart, lines in (
+        (first, "Messages there", st.line_chart, {
             "ready": [point.ready for point in points],
             "scheduled": [point.scheduled for point in points],
             "claimed": [point.claimed for point in points],
         }),
-        (second, f"What happened, per {step}", {
+        (second, f"What happened, per {step}", st.bar_chart, {
             "enqueued": [point.enqueued for point in points],
             "acknowledged": [point.acknowledged for point in points],
             "failed": [point.failed for point in points],
         }),
-        (third, "Waited, on average, s", {"waited": [point.wait_s for point in points]}),
+        (third, "Waited, on average, s", st.bar_chart, {"waited": [point.wait_s or 0.0 for point in points]}),
     ):  # fmt: skip
         with column:
             st.caption(words.label(title))
-            data: dict[str, Any] = {"time (UTC)": times, **lines}
-            st.line_chart(data, x="time (UTC)", y=list(lines), height=CHART_HEIGHT, x_label="", y_label="")
+            data: Any = {"time (UTC)": times, **lines}
+            names = list(lines)
+            chart(
+                data,
+                x="time (UTC)",
+                y=names,
+                height=CHART_HEIGHT,
+                x_label="",
+                y_label="",
+                color=[*COLORS[: len(names)]],
+            )

@@ -154,7 +154,8 @@ def _fields(name: str, stored: Settings) -> dict[str, str]:
 
 
 def _field(name: str, each: Described, value: str) -> str:
-    label = words.label(each.key.rpartition(".")[2])
+    # As it is: a browser reads out what marks are escaped with, and within a word they mean nothing.
+    label = each.key.rpartition(".")[2]
     help = words.label(f"{each.meaning}. {each.allowed[:1].upper()}{each.allowed[1:]}; the default is {each.default}")
     # The value is in the key: a setting that was changed, here or elsewhere, is shown as it is now.
     key = f"set-{name}-{each.key}-{value}"
@@ -171,8 +172,8 @@ def wanted(texts: Mapping[str, str]) -> Settings:
         table, _, name = key.rpartition(".")
         into = data.setdefault(table, {}) if table else data
         try:
-            into[name] = tomllib.loads(f"value = {text}")["value"]
-        except ValueError as error:
+            (into[name],) = tomllib.loads(f"value = {text}").values()
+        except ValueError as error:  # not TOML, or more than one value
             hint = "A number such as 60, a text in quotes, or a list in brackets"
             raise SettingsError(f"{key} = {text}: not a value of TOML", key=key, value=text, hint=hint) from error
     return settings_module.parse(data)
