@@ -196,7 +196,7 @@ def test_shutdown_under_load_loses_nothing_and_leaves_no_process(stack):
         sender.start()
     wait_for(lambda: len(confirmed) > 100, 30)
     supervisord = stack.running.programs.pid()
-    pids = descendants(os.getpid())
+    pids = descendants(stack.running.process.pid) | {stack.running.process.pid}
     assert supervisord in pids
     assert {each.pid for each in stack.running.programs.all() if each.pid} <= pids
     assert stack.running.stop() == 0

@@ -22,6 +22,7 @@ def test_term_while_it_starts_ends_it_without_a_complaint(tmp_path):
     open_queue(spool).close()
     # The API never gets healthy: it is something else.
     (spool / "supervisord.local.conf").write_text(OFF.replace("[program:api]\nautostart=false\n", "") + SLEEPER)
+    before = descendants(os.getpid())  # what other tests left is not ours to judge
     with subprocess.Popen(
         [*UP, str(spool)], env=os.environ | own_ports(), stderr=subprocess.PIPE, text=True
     ) as process:
@@ -30,7 +31,7 @@ def test_term_while_it_starts_ends_it_without_a_complaint(tmp_path):
         _, said = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "not healthy" not in said
-    wait_for(lambda: descendants(os.getpid()) == set())
+    wait_for(lambda: descendants(os.getpid()) <= before)
 
 
 SLEEPER = "[program:api]\ncommand=sleep 1000\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,12 @@ def run(spool: Path, request: pytest.FixtureRequest) -> Callable[[Use], None]:
         finally:
             await service.close()
 
-    return lambda use: asyncio.run(main(use))
+    def in_thread(use: Use) -> None:
+        # Not in this one: a browser's tests leave a loop running in it.
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(lambda: asyncio.run(main(use))).result()
+
+    return in_thread
 
 
 @pytest.fixture
