@@ -348,8 +348,13 @@ class ModelAndSpool(RuleBasedStateMachine):
     @precondition(lambda self: self.clock_jumps)
     @rule(by_s=st.sampled_from([-3600, -20, 20, 3600]))
     def clock_is_set(self, by_s: int) -> None:
-        """Somebody sets the wall clock, though not while it is open whether a due message was made ready by it."""
+        """Somebody sets the wall clock, though not while it is open whether a due message was made ready by it, and
+        not back into a window that had ended: whether its key has been swept meanwhile is open, too.
+        """
         if any(self.spool.is_due(info) for info in self.spool.queue.list("scheduled", limit=1000).messages):
+            return
+        now = self.clock.wall_ms()
+        if any(now + by_s * 1000 < ends_at_ms <= now for _, ends_at_ms in self.store._keys.values()):
             return
         self.clock.set_wall(self.clock.wall_ms() + by_s * 1000)
         self.let_pass(1.5)
@@ -492,3 +497,18 @@ def test_the_oldest_dead_letters_are_redriven_first():
         run.dequeue_and_settle(how="bury", lease_s=None)
         run.dequeue_and_settle(how="bury", lease_s=None)
         run.both(lambda side: side.queue.dead_letters.redrive(limit=1))
+
+
+@pytest.mark.parametrize("done_s", [0, 600])
+def test_a_clock_that_is_set_back_does_not_keep_a_key_for_longer_than_two_windows(done_s):
+    """A window follows the wall clock, as schedules do; an hour back, what is sent is another message."""
+    with running(Settings(retention=Retention(done_s=done_s), dedup_window_s=300)) as run:
+        run.enqueue(options={"dedup_key": "a", "priority": 9})
+        run.dequeue_and_settle(how="acknowledge", lease_s=None)
+        run.time_passes(seconds=60)
+        run.clock.set_wall(run.clock.wall_ms() - 20_000)
+        run.enqueue(options={"dedup_key": "a", "priority": 9})
+        assert run.model.queue.stats().ready == 3, "within its window it is the same message"
+        run.clock.set_wall(run.clock.wall_ms() - 3_600_000)
+        run.enqueue(options={"dedup_key": "a", "priority": 9})
+        assert run.model.queue.stats().ready == 4, "it is another message"

@@ -20,6 +20,7 @@ from spoolq.models import STATES, Attempt, MessageInfo, NewMessage, State
 from spoolq.reasons import summary
 from spoolq.settings import Settings
 
+KEY_KEPT_MS = 2 * 3_600_000
 REMEMBER_MS = 600_000
 """How long after its message is gone an acknowledge is still answered with success."""
 
@@ -131,7 +132,9 @@ class MemoryStore:
         if dedup_key is None:
             return None
         id, ends_at_ms = self._keys.get(dedup_key, ("", 0))
-        return id if self.clock.wall_ms() < ends_at_ms else None
+        left_ms = ends_at_ms - self.clock.wall_ms()
+        # A clock set back does not make a window longer than it and another.
+        return id if 0 < left_ms <= 2 * _ms(self.settings.dedup_window_s) else None
 
     def enqueue(self, new: NewMessage, name: str | None) -> str:
         """Add a message, or answer the id that its key stands for."""
@@ -351,7 +354,8 @@ class MemoryStore:
     def _forget(self) -> None:
         boot_ms, now_ms = self.clock.boot_ms(), self.clock.wall_ms()
         self._remembered = {receipt: until for receipt, until in self._remembered.items() if until > boot_ms}
-        self._keys = {key: known for key, known in self._keys.items() if known[1] > now_ms}
+        # Not at once: a clock that is set back opens a window again.
+        self._keys = {key: known for key, known in self._keys.items() if known[1] > now_ms - KEY_KEPT_MS}
 
     # Looking
 

@@ -86,6 +86,8 @@ class Consumer:
         self._files = session.directory.files
         self._owner = owner
         self._troubled: set[str] = set()
+        self._buried = False
+        """Whether a claim has met what expired, or is no file, and nobody has synced that yet."""
 
     # Claiming
 
@@ -115,8 +117,14 @@ class Consumer:
             self._undo(taken)
             raise
         try:
-            if taken:
-                moves.sync_moved(session, self._directory.cur, self._directory.new)
+            buried, self._buried = self._buried, False
+            if taken or buried:
+                cur = [self._directory.cur] if taken else []
+                dead = [self._directory.dead] if buried else []
+                moves.sync_moved(session, *cur, *dead, self._directory.new)
+            if lease_s is not None:
+                for each in taken:
+                    moves.sync_deadline(session, each.path)
             return [self._message(each) for each in again or taken]
         except OSError as error:
             self._give_back(taken)
@@ -160,7 +168,7 @@ class Consumer:
                     return done[0]
                 if not isinstance(error, IndexDamaged) and not self._directory.free_ballast():
                     break
-        with session.alone():
+        with session.alone(), translated("index", self._directory.base):
             return act(NamesOnly(session))
 
     def _take_into(
@@ -215,6 +223,7 @@ class Consumer:
         """Open it, see that nobody writes it, rename it: the commit point. Then the row."""
         if row.expires_at_ms is not None and row.expires_at_ms <= now:
             mending.expire(self._session, index, row)
+            self._buried = True
             return _Trouble.SETTLED
         source = f"{self._directory.new}/{moves.name_of(row)}"
         try:
@@ -223,6 +232,7 @@ class Consumer:
             return _Trouble.GONE
         except UnsafeFile as error:
             moves.to_dead(self._session, index, row, error.message, None)
+            self._buried = True
             return _Trouble.SETTLED
         except PermissionError as error:
             self._report_trouble(row.id, "not readable", error)
@@ -511,6 +521,7 @@ class Consumer:
         """A later, or earlier, deadline; a claim that lives by its holder alone has none, and keeps none."""
         validate.check_extension(lease_s)
         id, nonce = validate.parse_receipt(receipt)
+        moved: list[str] = []
 
         def move_deadline(index: Index) -> LeaseLost | None:
             row = self._fenced(index, id, nonce)
@@ -518,18 +529,23 @@ class Consumer:
                 return moves.lease_lost(id, "extend", index.row(id))
             if nonce[0] == "k":
                 return None
+            path = moves.path_of(self._session, row)
             with translated("extend"):
                 try:
-                    at_ms = self._set_deadline(moves.path_of(self._session, row), lease_s)
+                    at_ms = self._set_deadline(path, lease_s)
                 except FileNotFoundError:  # RACE: moved by hand.
                     mending.mend(self._session, index, [row])
                     return moves.lease_lost(id, "extend", index.row(id))
             index.extend(id, self._session.clock.boot_ms() + round(lease_s * 1000), at_ms)
+            moved.append(path)
             return None
 
         lost = self._transact(move_deadline)
         if lost is not None:
             raise lost
+        with translated("extend"):
+            for path in moved:
+                moves.sync_deadline(self._session, path)
 
 
 _NOTHING = Arrival()

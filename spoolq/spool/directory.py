@@ -92,7 +92,7 @@ class QueueDirectory:
         try:
             return self.files.unlink_if_there(self.ballast)
         except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO):
                 raise
             return False
 

@@ -17,13 +17,14 @@ from itertools import islice
 
 from spoolq.errors import DiskFull, Full, MessageTooLarge, SpoolqError, StorageError, UnsafeFile, storage_error
 from spoolq.models import DropInfo
+from spoolq.spool import moves
 from spoolq.spool.files import not_regular, open_message
 from spoolq.spool.index import Index, Row
 from spoolq.spool.meta import Arrival, write_arrival
 from spoolq.spool.names import Name, clean_name, format_name, parse_name
 from spoolq.spool.probe import Writer, lease_holds, take_lease
 from spoolq.spool.room import Room
-from spoolq.spool.session import Session
+from spoolq.spool.session import Session, translated
 
 log = logging.getLogger("spoolq.spool")
 
@@ -358,6 +359,8 @@ class Drops:
                     reason=reason,
                 )
             )
+        with translated("quarantine", source):
+            moves.sync_moved(self._session, self._directory.dead, self._directory.new)
         self.waiting.pop(text, None)
         log.warning("drop.quarantined name=%r id=%s reason=%s", text, name.id, reason)
 

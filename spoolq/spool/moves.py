@@ -15,6 +15,7 @@ from spoolq.errors import LeaseLost
 from spoolq.models import Attempt
 from spoolq.reasons import summary
 from spoolq.spool.directory import path_in
+from spoolq.spool.files import open_message
 from spoolq.spool.index import Index, Row
 from spoolq.spool.meta import append_attempt, read_arrival
 from spoolq.spool.names import Name, format_name
@@ -168,3 +169,16 @@ def sync_moved(session: Session, *directories: str) -> None:
     if session.syncs_moves:
         for directory in dict.fromkeys(directories):
             session.directory.files.sync_directory(directory)
+
+
+def sync_deadline(session: Session, path: str) -> None:
+    """With durability "full": bring a deadline, which is the file's time, to the disk, after the lock is free."""
+    if session.syncs_moves:
+        try:
+            fd = open_message(path)
+        except FileNotFoundError:  # RACE: settled, or moved by hand, meanwhile: its time means nothing any more.
+            return
+        try:
+            session.directory.files.fsync(fd)
+        finally:
+            os.close(fd)

@@ -382,9 +382,14 @@ class Producer:
         """The message that a key names already: answered before anything is written, also where there is no room."""
         with self._session.look() as db:
             found = look_key(db, key)
-        if found is None or found.reserved or found.until_at_ms <= self._session.clock.wall_ms():
+        if found is None or found.reserved or self._is_over(found):
             return None
         return found.id
+
+    def _is_over(self, key: Key) -> bool:
+        """Whether a window has ended; also where a clock set back would make it longer than it and another."""
+        left_ms = key.until_at_ms - self._session.clock.wall_ms()
+        return not 0 < left_ms <= 2000 * self._session.settings.dedup_window_s
 
     def _reserve(self, key: str, plan: _Prepared) -> str | None:
         """Reserve a key for this file, or the id of the message that has it. Waits for a writer at work on it."""
@@ -406,7 +411,7 @@ class Producer:
         assert until is not None
         with self._session.write() as index:
             known = index.key(key)
-            if known is None or known.until_at_ms <= self._session.clock.wall_ms():
+            if known is None or self._is_over(known):
                 index.keep_key(key, Key(plan.id, until, True))
                 return True, None
             if not known.reserved:
@@ -452,7 +457,7 @@ class Producer:
         try:
             with self._session.write(min(ROW_BUSY_S, self._session.settings.busy_s)) as index:
                 known = index.key(key)
-                gone = known is not None and (known.reserved or known.until_at_ms <= self._session.clock.wall_ms())
+                gone = known is not None and (known.reserved or self._is_over(known))
                 if known is not None and not gone and known.id != plan.id and self._taken_back(plan):
                     row = index.row(plan.id)
                     if row is not None:

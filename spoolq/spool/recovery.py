@@ -17,11 +17,12 @@ from collections.abc import Callable
 from spoolq.models import Attempt
 from spoolq.spool import index as sql
 from spoolq.spool import mending, moves
+from spoolq.spool.directory import path_in
 from spoolq.spool.files import open_message
 from spoolq.spool.holders import is_alive, read_holder
 from spoolq.spool.index import Index, Row
-from spoolq.spool.meta import read_arrival
-from spoolq.spool.names import holder_of, is_holder, is_id, parse_name
+from spoolq.spool.meta import Arrival, read_arrival, write_arrival
+from spoolq.spool.names import Name, clean_name, holder_of, is_holder, is_id, parse_name
 from spoolq.spool.probe import Writer, take_lease
 from spoolq.spool.rebuilding import deadline_boot_ms
 from spoolq.spool.session import Session, translated
@@ -159,8 +160,9 @@ class Recovery:
     def adopt_claims(self) -> int:
         """`cur/` is small: a row for what is there without one, or whose row says that it is elsewhere."""
         with translated("scan", self._directory.cur):
-            names = [name for text in self._directory.names(self._directory.cur) if (name := parse_name(text))]
-        adopted = 0
+            texts = self._directory.names(self._directory.cur)
+        names = [name for text in texts if (name := parse_name(text))]
+        adopted = sum(self._return_drop(text) for text in texts if parse_name(text) is None)
         for start in range(0, len(names), SLICE):
             part = {name.id: name for name in names[start : start + SLICE]}
             with self._session.look() as db:
@@ -169,6 +171,41 @@ class Recovery:
                 with self._session.write() as index, translated("scan"):
                     adopted += sum(self._adopt(index, id) for id in sorted(strange))
         return adopted
+
+    def _return_drop(self, text: str) -> bool:
+        """A drop that was claimed by hand before it was taken in: past its deadline it is a message, counted once.
+
+        Until then it keeps its name, by which whoever took it knows it.
+        """
+        path = f"{self._directory.cur}/{text}"
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:  # RACE: settled by hand.
+            return False
+        now = self._session.clock.wall_ms()
+        deadline = deadline_boot_ms(found, None, self._session.clock, self._session.settings.lease_s)
+        if not stat.S_ISREG(found.st_mode) or deadline is None or deadline > self._session.clock.boot_ms():
+            return False
+        label = clean_name(os.fsencode(text)) or None
+        name = Name(self._session.clock.new_id(now), attempts=1, label=label)
+        used_up = self._session.settings.max_attempts <= 1
+        target = self._directory.dead if used_up else self._directory.new
+        with self._session.write() as index, translated("reap", path):
+            if label != text:
+                # CRASH: metadata without a message: sweep.
+                write_arrival(self._directory, name.id, Arrival(name=text), sync=self._session.syncs_moves)
+            try:
+                self._files.rename_new(path, path_in(target, name))
+            except FileNotFoundError:  # RACE: settled by hand.
+                self._files.discard(self._directory.meta_path(name.id))
+                return False
+            mending.put_row(self._session, index, target, name)
+        with translated("reap"):
+            moves.sync_moved(self._session, target, self._directory.cur)
+        log.info(
+            "claim.reaped id=%s attempt=%d now=%s reason=%s", name.id, 1, "dead" if used_up else "ready", "lease ended"
+        )
+        return True
 
     def _adopt(self, index: Index, id: str) -> int:
         row = index.row(id)

@@ -190,9 +190,17 @@ class Session:
             except SQL_ERRORS as error:
                 raise self._translated(error, self._reader_identity) from error
 
+    def _identity_if_known(self) -> Identity | None:
+        """The same where the disk does not answer: what was open was not removed."""
+        try:
+            return self._identity_now()
+        except OSError:
+            return self._identity
+
     def _current_reader(self) -> sqlite3.Connection:
         """A reader of the index that is under its name now, which is opened, or made, where it must be."""
-        identity = self._identity_now()
+        with translated("index", self.directory.index):
+            identity = self._identity_now()
         if self._reader is None or identity is None or identity != self._reader_identity or self._damaged:
             self._close_reader()
             if self._index is None or identity is None or identity != self._identity:
@@ -228,7 +236,7 @@ class Session:
         if "disk is full" in text:
             return storage_error(OSError(errno.ENOSPC, "", self.directory.index), "index")
         # Removed beneath it, it may say anything; and what somebody has made anew by now is not damaged.
-        now = self._identity_now()
+        now = self._identity_if_known()
         removed = now is None or (opened is not None and now != opened)
         if removed or sql.is_damage(error):
             self._damaged = self._damaged or not removed
@@ -490,8 +498,13 @@ class Session:
         with self._read_mutex, self.alone():
             self._close_reader()
             index = self._index
-            whole = self._identity is not None and self._identity == self._identity_now()
-            last = self._users_but_me() == []
+            try:
+                whole = self._identity is not None and self._identity == self._identity_now()
+                last = self._users_but_me() == []
+            except OSError as error:
+                # The disk does not answer any more: it is as after a kill.
+                log.warning("index.not_marked queue=%s error=%s", self.name, error)
+                whole = last = False
             if index is None or not whole or not last:
                 self._close_index()
                 return

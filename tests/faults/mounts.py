@@ -47,14 +47,14 @@ def _be_alone() -> None:
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
 
 
-def alone(act: Callable[[], None]) -> None:
+def alone(act: Callable[[], None], limit_s: int = LIMIT_S) -> None:
     """Run it in a child that has mounts of its own; its failure is this test's."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
         status = 1
         try:
-            signal.alarm(LIMIT_S)
+            signal.alarm(limit_s)
             try:
                 _be_alone()
             except OSError as error:

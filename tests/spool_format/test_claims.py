@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -211,3 +212,43 @@ def test_a_holder_goes_after_its_claims(queue, clock, spool, consumer):
         assert len(os.listdir(spool / "holders")) == 1
     assert os.listdir(spool / "holders") == []
     wait_for(lambda: queue.get(queue.list().messages[0].id).attempts == 1)
+
+
+@pytest.mark.parametrize("name", ["report.csv", "my report (1).csv"])
+def test_a_drop_claimed_by_hand_keeps_its_name_until_its_lease_ends(queue, clock, spool, name):
+    """And is a message then, which was delivered once."""
+    (spool / "new" / name).write_bytes(b"x")
+    (spool / "new" / name).rename(spool / "cur" / name)
+    clock.advance(LEASE_S - 60)
+    while queue.maintain():
+        pass
+    assert os.listdir(spool / "cur") == [name]
+    clock.advance(120)
+    while queue.maintain():
+        pass
+    assert os.listdir(spool / "cur") == []
+    message = queue.dequeue()
+    assert (message.body, message.attempts, message.original_name or message.name) == (b"x", 2, name)
+    message.ack()
+
+
+def test_a_drop_claimed_by_hand_is_extended_by_its_time(queue, clock, spool):
+    (spool / "new" / "report.csv").write_bytes(b"x")
+    (spool / "new" / "report.csv").rename(spool / "cur" / "report.csv")
+    ends_s = time.time() + 2 * LEASE_S
+    os.utime(spool / "cur" / "report.csv", (ends_s, ends_s))
+    clock.advance(LEASE_S + 60)
+    queue.check(fix=True)
+    assert os.listdir(spool / "cur") == ["report.csv"]
+    clock.advance(LEASE_S)
+    queue.check(fix=True)
+    assert (queue.dequeue()).attempts == 2
+
+
+def test_a_drop_claimed_by_hand_that_has_one_attempt_only_is_dead(queue, clock, spool):
+    queue.change_settings(replace(queue.settings, max_attempts=1))
+    (spool / "new" / "report.csv").write_bytes(b"x")
+    (spool / "new" / "report.csv").rename(spool / "cur" / "report.csv")
+    clock.advance(LEASE_S + 60)
+    queue.check(fix=True)
+    assert [info.name for info in queue.list("dead").messages] == ["report.csv"]

@@ -1,10 +1,12 @@
 """Section 10 of docs/spool-format.md: one test a row, by what a power cut at the end of each operation may take."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
+from spoolq.errors import StorageError
 from spoolq.models import NewMessage
 from spoolq.settings import Retention, Settings, dump
 from spoolq.spool.queue import SpoolQueue
@@ -160,3 +162,62 @@ def test_the_file_is_synced_when_a_move_takes_it_as_it_is(live):
 def test_the_row_is_never_ahead_of_the_file(live):
     """Of each transition the rename is the commit point; its row is committed after it."""
     assert {name: late for name, taken in live("full").items() if (late := moved_after_the_commit(taken))} == {}
+
+
+@pytest.fixture
+def full(spool, monkeypatch):
+    """A queue that syncs everything, and the recorder of what it does."""
+    spool.mkdir(mode=0o700)
+    (spool / "queue.toml").write_text(dump(Settings(durability="full", retention=Retention(done_s=1000))))
+    recorder, clock = Recorder(spool, monkeypatch), FakeClock()
+    with SpoolQueue.open(spool, files=recorder, clock=clock) as queue:
+        yield Life(queue, recorder, clock, {})
+
+
+def test_a_deadline_is_synced_with_full(full):
+    """It is the file's time: of the file itself, by the name that it has in `cur/`, after the lock is free."""
+    full.queue.enqueue(b"x")
+    message = full.do("dequeue", lambda: full.queue.dequeue(lease_s=60))
+    full.do("extend", lambda: message.extend(600))
+    for steps in full.steps.values():
+        assert steps.index("unlock") < steps.index("fsync cur/ID,a=1,r=N"), steps
+
+
+def test_what_a_dequeue_buries_is_synced_though_it_claims_nothing(full):
+    full.queue.enqueue(b"x", ttl_s=5)
+    full.clock.advance(6)
+    assert full.do("expired", full.queue.dequeue) is None
+    id = full.queue.enqueue(b"y")
+    (path,) = (full.queue._directory.root / "new").glob(f"{id}*")
+    path.unlink()
+    path.symlink_to("/nowhere")
+    assert full.do("no file", full.queue.dequeue) is None
+    for steps in full.steps.values():
+        assert {"sync dead", "sync new"} <= set(steps), steps
+
+
+def test_what_is_quarantined_is_synced_with_full(full):
+    (full.queue._directory.root / "new" / "link").symlink_to("/nowhere")
+    full.do("quarantine", full.queue.check)
+    assert {"sync dead", "sync new"} <= set(full.steps["quarantine"])
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_an_acknowledge_whose_sync_failed_syncs_again_before_it_is_confirmed(full, monkeypatch, several):
+    """The move is made; that it lasts is only said after a sync that succeeded."""
+    full.queue.enqueue(b"x")
+    receipt = full.queue.dequeue().receipt
+
+    def acknowledge() -> None:
+        full.queue.acknowledge_many([receipt]) if several else full.queue.acknowledge(receipt)
+
+    with monkeypatch.context() as patch:
+
+        def fails(self, path: str) -> None:
+            raise OSError(errno.EIO, "no", path)
+
+        patch.setattr(Recorder, "sync_directory", fails)
+        with pytest.raises(StorageError):
+            acknowledge()
+    full.do("again", acknowledge)
+    assert {"sync done", "sync cur"} <= set(full.steps["again"])
