@@ -283,6 +283,7 @@ def test_dequeue_with_a_lease(story):
         unlock
         ! sync cur
         ! sync new
+        ! fsync cur/ID,a=1,r=N
     """)
     assert os.stat(message.path).st_mtime_ns == (story.clock.wall_ms() + 20_000) * 1_000_000
 
@@ -546,7 +547,13 @@ def test_extend(story):
     message = queue.dequeue(lease_s=20)
     with story.recorder.story() as steps:
         message.extend(90)
-    assert steps == ["lock", "set_time cur/ID,a=1,r=N", "commit", "unlock"]
+    assert steps == story.steps("""
+        lock
+        set_time cur/ID,a=1,r=N
+        commit
+        unlock
+        ! fsync cur/ID,a=1,r=N
+    """)
     assert os.stat(message.path).st_mtime_ns == (story.clock.wall_ms() + 90_000) * 1_000_000
 
 
