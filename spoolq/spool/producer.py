@@ -409,7 +409,7 @@ class Producer:
         """Whether it is settled whose the key is, and the other's id where it is another's."""
         until = plan.arrival.dedup_until_ms
         assert until is not None
-        with self._session.write() as index:
+        with self._session.write() as index, translated("enqueue", self._directory.base):
             known = index.key(key)
             if known is None or self._is_over(known):
                 index.keep_key(key, Key(plan.id, until, True))

@@ -629,6 +629,9 @@ def answerable(method: Callable[..., Any]) -> Callable[..., Any]:
                 if error.errno == errno.ENOENT:
                     self._session.check_still_there()
                 raise
+            except OSError as error:
+                # A look at the disk that nobody thought could fail: told like every other.
+                raise storage_error(error, method.__name__, self._session.directory.base) from error
         raise AssertionError("there was a last try")
 
     return answer

@@ -25,6 +25,8 @@ from tests.reliability.oracle import Oracle, digest, is_whole, sealed
 Patch = Callable[[pytest.MonkeyPatch], None]
 SIZES = (10, 300, 3000, 20_000)
 LIVES_S = 120
+MOST_WAITING = 500
+"""Producers wait while there is more: what nobody comes to is no proof of anything."""
 
 
 def whole(patch: pytest.MonkeyPatch) -> None:
@@ -91,6 +93,8 @@ class Crew:
 
     def _producer(self, queue: SpoolQueue, chance: random.Random) -> None:
         for number in range(1_000_000):
+            while number % 50 == 49 and queue.stats().ready > MOST_WAITING:
+                time.sleep(0.01)
             text = f"{os.getpid()}.{number}"
             body = sealed(text, chance.choice(SIZES))
             way = chance.random()

@@ -15,6 +15,7 @@ from spoolq.spool.index import Index
 from spoolq.spool.probe import Writer
 from tests.crash.test_mutants import (
     acknowledge_without_a_fence,
+    deaf_to_deaths,
     no_receipt_in_the_name,
     row_before_rename,
     trusting_the_row,
@@ -22,6 +23,8 @@ from tests.crash.test_mutants import (
 
 __all__ = [
     "acknowledge_without_a_fence",
+    "acknowledge_without_a_fence_or_lock",
+    "deaf_to_deaths",
     "fsync_tried_again",
     "lease_ignored",
     "lock_of_the_holder_ignored",
@@ -73,6 +76,12 @@ def lease_ignored(patch: pytest.MonkeyPatch) -> None:
 def lock_of_the_holder_ignored(patch: pytest.MonkeyPatch) -> None:
     """Nobody lives but oneself."""
     patch.setattr(recovery, "is_alive", lambda directory, name: False)
+
+
+def acknowledge_without_a_fence_or_lock(patch: pytest.MonkeyPatch) -> None:
+    """Claims are taken from the living, who may still acknowledge what others have by then."""
+    lock_of_the_holder_ignored(patch)
+    acknowledge_without_a_fence(patch)
 
 
 def writers_ignored(patch: pytest.MonkeyPatch) -> None:
