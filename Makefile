@@ -7,7 +7,8 @@ PYTEST_STATUS ?=
 
 BIN := .venv/bin
 UV := $(BIN)/python -m uv
-APT_TOOLS := strace dash curl chromium
+# A command, and after a colon the Debian package that has it, where that is called otherwise.
+APT_TOOLS := strace dash curl chromium mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs fusermount3:fuse3
 CHECKED := $(wildcard spoolq tests scripts benchmarks *.py)
 
 .DEFAULT_GOAL := help
@@ -57,7 +58,7 @@ check: setup ## ruff (lint and format) and mypy --strict
 
 # What the tests use and pip cannot install. Without root, their tests are skipped at home and fail where CI is set.
 tools:
-	@missing=; for tool in $(APT_TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	@missing=; for tool in $(APT_TOOLS); do command -v $${tool%:*} >/dev/null || missing="$$missing $${tool#*:}"; done; \
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; } >/dev/null && exit 0; \

@@ -174,7 +174,7 @@ def test_live_power_cuts(kind, durability, cuts):
     """Nothing confirmed is lost or torn; with "full" nothing acknowledged comes back, and no attempt is forgotten."""
     found = series(kind, durability, cuts)
     report("live power cuts", disk=kind, durability=durability, **asdict(found))
-    assert found.faults == ()
+    assert not found.faults
     assert found.cuts == cuts
     assert found.confirmed >= cuts * 50, "hardly anything was promised"
 
