@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+PROOF_ARGS ?=
 # For .ci/run: where to leave pytest's exit status, which `make` would turn into its own.
 PYTEST_STATUS ?=
 
@@ -12,7 +13,7 @@ APT_TOOLS := strace dash curl chromium mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs fus
 CHECKED := $(wildcard spoolq tests scripts benchmarks *.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run stop status demo fresh soak test check tools bench screenshots lock clean
+.PHONY: help setup run stop status demo fresh soak proof test check tools bench screenshots lock clean
 
 # How long `make soak` lasts.
 SECONDS := 1800
@@ -43,6 +44,9 @@ demo: setup ## the stack at work on a temporary spool; ends by itself
 
 soak: setup ## the stack under load with kills, for SECONDS=1800; nothing may grow or be lost
 	@$(BIN)/python scripts/soak.py --seconds $(SECONDS)
+
+proof: setup tools ## every reliability suite in its long form, as root, about an hour (PROOF_ARGS="--only storm")
+	@$(BIN)/python -m tests.reliability $(PROOF_ARGS)
 
 fresh: ## what a stranger does: clone, run, test, from nothing; takes the time
 	@scripts/fresh.sh

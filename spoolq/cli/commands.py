@@ -64,6 +64,7 @@ THEMES: dict[str, dict[str, str]] = {
         "clean": "keep:clean",
         "check": "keep:check",
         "rebuild": "keep:rebuild",
+        "selftest": "selftest:selftest",
     },
 }
 GROUPS = {

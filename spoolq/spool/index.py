@@ -118,6 +118,11 @@ def is_damage(error: Exception) -> bool:
     return code in _DAMAGE or code & 0xFF not in _NO_DAMAGE
 
 
+def library_version() -> str:
+    """SQLite's own version, not its module's."""
+    return sqlite3.sqlite_version
+
+
 class Key(NamedTuple):
     """A deduplication key: its message, until when, and whether its writer has not finished."""
 
