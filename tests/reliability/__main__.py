@@ -76,7 +76,13 @@ SUITES = (
     Suite("wake-up", ("tests/spool/test_wakeup.py",), 1),
     Suite("index", ("tests/spool/test_index.py", "tests/spool/test_index_load.py", "tests/spool/test_fork.py")),
     Suite("model", ("tests/test_model.py",), 1, {"SPOOLQ_EXAMPLES": "1500"}),
-    Suite("hostile input", ("tests/test_bad_input.py", "tests/spool/test_mischief.py", "tests/spool/test_sweep.py")),
+    Suite(
+        "hostile input",
+        (
+            *("tests/reliability/test_properties.py", "tests/test_bad_input.py"),
+            *("tests/spool/test_mischief.py", "tests/spool/test_sweep.py"),
+        ),
+    ),
     Suite("REST", ("tests/web/test_hostile.py", "tests/web/test_process.py", "tests/web/test_schema.py")),
 )
 
