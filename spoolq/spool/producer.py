@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from spoolq import validate
-from spoolq.errors import Busy, QueueNotFound, StorageError, TryAgain, UnsafeFile, storage_error
+from spoolq.errors import Busy, QueueNotFound, SpoolqError, StorageError, TryAgain, UnsafeFile, storage_error
 from spoolq.models import NewMessage
 from spoolq.spool.files import open_message
 from spoolq.spool.index import Index, Key, look_key
@@ -454,24 +454,42 @@ class Producer:
         A reservation goes with an index that is removed. If another has the key by now, this message gives way, unless
         it was claimed already.
         """
-        try:
-            with self._session.write(min(ROW_BUSY_S, self._session.settings.busy_s)) as index:
-                known = index.key(key)
-                gone = known is not None and (known.reserved or self._is_over(known))
-                if known is not None and not gone and known.id != plan.id and self._taken_back(plan):
-                    row = index.row(plan.id)
-                    if row is not None:
-                        index.remove(row)
-                    self._give_up(plan.id)
-                    return known.id
-                self._add_to(index, [plan])
-                until = plan.arrival.dedup_until_ms
-                assert until is not None
-                index.keep_key(key, Key(plan.id, until, False))
-        except (TryAgain, StorageError) as error:
-            self._session.scan_due = True
-            log.info("row.left_to_scan messages=1 error=%s", error.message)
+        id = plan.id
+        for last_try in (False, False, True):
+            try:
+                with self._session.write(min(ROW_BUSY_S, self._session.settings.busy_s)) as index:
+                    id = self._settle_key(index, key, plan)
+                break
+            except IndexDamaged as error:
+                # Made anew by the next try, which must be made: without it another of this key is not known of.
+                if last_try or id != plan.id:
+                    # Or this one has given way, and has no row to add.
+                    self._left_to_scan(error)
+                    break
+            except (TryAgain, StorageError) as error:
+                self._left_to_scan(error)
+                break
         self._wake()
+        return id
+
+    def _left_to_scan(self, error: SpoolqError) -> None:
+        self._session.scan_due = True
+        log.info("row.left_to_scan messages=1 error=%s", error.message)
+
+    def _settle_key(self, index: Index, key: str, plan: _Prepared) -> str:
+        """Whose the key is now: another's, where this message has given way, else its own."""
+        known = index.key(key)
+        gone = known is not None and (known.reserved or self._is_over(known))
+        if known is not None and not gone and known.id != plan.id and self._taken_back(plan):
+            row = index.row(plan.id)
+            if row is not None:
+                index.remove(row)
+            self._give_up(plan.id)
+            return known.id
+        self._add_to(index, [plan])
+        until = plan.arrival.dedup_until_ms
+        assert until is not None
+        index.keep_key(key, Key(plan.id, until, False))
         return plan.id
 
     # The file itself
