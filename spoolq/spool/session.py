@@ -80,7 +80,8 @@ class Session:
         self.on_fork: Callable[[], None] = lambda: None
         self._settings_seen = self._settings_stamp()
         self._settings_next_s = 0.0
-        self._boot = clock.boot_id()
+        with translated("open", directory.base):
+            self._boot = clock.boot_id()
         self._mount = ""
         self._index: Index | None = None
         self._identity: Identity | None = None
@@ -686,7 +687,8 @@ def check_place(directory: QueueDirectory) -> None:
 
 def check_file_system(path: str) -> None:
     """Refuse file systems on which the protocol does not hold."""
-    kind = mounts.mount_of(path).kind
+    with translated("open", path):
+        kind = mounts.mount_of(path).kind
     if kind in mounts.NETWORK:
         hint = "Put the spool on a local disk; for several machines use the PostgreSQL engine or the relay"
         raise UnsupportedFileSystem(f"{path} is on a network file system ({kind})", op="open", path=path, hint=hint)

