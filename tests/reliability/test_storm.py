@@ -114,6 +114,9 @@ MUTANTS = (
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda each: each.__name__)
 def test_storm_of_kills_finds(fast_path, mutant):
     """Whoever takes from the living, or cannot tell a delivery from the next, is found out."""
-    found = storm(fast_path, 60, mutant)
-    assert found.faults, f"{mutant.__name__} passed {found.kills} kills"
+    for number in range(5):  # whom a kill meets is chance, so a storm may be too short
+        found = storm(fast_path / str(number), 60, mutant)
+        if found.faults:
+            break
+    assert found.faults, f"{mutant.__name__} passed 5 storms of {found.kills} kills"
     caught("storm of kills", mutant.__name__, found.faults[0])
