@@ -36,6 +36,7 @@ def storm(home: Path, kills: int, patch: Patch = whole, *, limit_s: float = 3000
     """Kill somebody every few milliseconds, so many times; then let everything be delivered, and judge."""
     began_s = time.monotonic()
     spool = home / "spool"
+    home.mkdir(exist_ok=True)
     spool.mkdir(mode=0o700)
     chosen = Settings(max_attempts=100_000, retention=Retention(done_s=0), lease_s=3600)
     (spool / "queue.toml").write_text(dump(chosen))
