@@ -47,6 +47,12 @@ _NUMBERS = count(1)
 # Logic: AppTest, in this process ---------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def own_main(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AppTest puts its script in the place of `__main__`, which a process that is spawned later would run."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
+
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, spool: Path) -> Iterator[Path]:
     """A spool for AppTest, which has no address and no Host; both are as on this machine."""
