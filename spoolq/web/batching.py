@@ -77,7 +77,8 @@ def _claim(queue: Queue, leases: list[float | None]) -> list[Sequence[Message] |
         count = len(list(asking))
         try:
             found = queue.dequeue_many(count, lease_s=lease_s)
-        except SpoolqError as error:
+        except Exception as error:
+            # What was claimed before it is delivered.
             if not answers:
                 raise
             answers += [error] * count
@@ -187,7 +188,9 @@ class _Line(Generic[A, R]):
         except BaseException as error:
             for _, future in batch:
                 _fail(future, error)
-            raise
+            if not isinstance(error, Exception):
+                raise
+            # A fault of ours is these askers' alone: those behind them are served.
         else:
             self._tell(batch, answers)
 

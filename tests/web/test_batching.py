@@ -133,3 +133,29 @@ def test_what_nobody_waits_for_any_more_goes_back_uncounted(run: Callable[[Use],
         assert (await get(id)).attempts == 0
 
     run(use)
+
+
+def test_a_fault_of_one_call_keeps_nobody_behind_it_waiting(
+    run: Callable[[Use], None], monkeypatch: pytest.MonkeyPatch
+):
+    """Also one that nobody thought of: each is told, and none waits for ever."""
+    real, failures = SpoolQueue.dequeue_many, iter((True, True))
+
+    def faulty(self: SpoolQueue, *args: Any, **more: Any) -> Any:
+        if next(failures, False):
+            raise RuntimeError("made for this test")
+        return real(self, *args, **more)
+
+    monkeypatch.setattr(SpoolQueue, "dequeue_many", faulty)
+
+    async def use(batcher: Batcher, service: Service) -> None:
+        await asyncio.gather(*(batcher.enqueue("default", NewMessage(body=b"x")) for _ in range(3)))
+        async with asyncio.timeout(LIMIT_S):
+            answers: list[Any] = []
+            for _ in range(3):
+                three = (batcher.claim("default", None) for _ in range(3))
+                answers += await asyncio.gather(*three, return_exceptions=True)
+        assert RuntimeError in map(type, answers)
+        assert sum(len(each) for each in answers if not isinstance(each, BaseException)) == 3
+
+    run(use)
