@@ -10,6 +10,9 @@ BIN := .venv/bin
 UV := $(BIN)/python -m uv
 # A command, and after a colon the Debian package that has it, where that is called otherwise.
 APT_TOOLS := strace dash curl chromium mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs fusermount3:fuse3
+# Debian keeps PostgreSQL's programs out of every PATH.
+NO_CLUSTER := /etc/postgresql-common/createcluster.conf
+INITDB := /usr/lib/postgresql/*/bin/initdb /usr/local/bin/initdb /usr/bin/initdb
 CHECKED := $(wildcard spoolq tests scripts benchmarks *.py)
 
 .DEFAULT_GOAL := help
@@ -63,8 +66,11 @@ check: setup ## ruff (lint and format) and mypy --strict
 # What the tests use and pip cannot install. Without root, their tests are skipped at home and fail where CI is set.
 tools:
 	@missing=; for tool in $(APT_TOOLS); do command -v $${tool%:*} >/dev/null || missing="$$missing $${tool#*:}"; done; \
+	[ -n "$(wildcard $(INITDB))" ] || missing="$$missing postgresql"; \
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		case "$$missing" in *postgresql*) : 'the tests start servers of their own, so none is wanted on the usual port'; \
+			mkdir -p /etc/postgresql-common; [ -e $(NO_CLUSTER) ] || echo 'create_main_cluster = false' > $(NO_CLUSTER);; esac; \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; } >/dev/null && exit 0; \
 	fi; \
 	echo "not installed:$$missing. The tests that use them are skipped, or fail if CI is set." >&2; \
@@ -78,9 +84,9 @@ screenshots: setup tools ## pictures of every page of the consoles, in build/scr
 
 lock: setup ## write requirements*.txt anew from pyproject.toml
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --custom-compile-command 'make lock' \
-		--extra client --extra console --extra rest --extra run -o requirements.txt pyproject.toml
+		--extra client --extra console --extra postgres --extra rest --extra run -o requirements.txt pyproject.toml
 	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --custom-compile-command 'make lock' \
-		--extra client --extra console --extra rest --extra run --extra test -c requirements.txt -o requirements-dev.txt pyproject.toml
+		--extra client --extra console --extra postgres --extra rest --extra run --extra test -c requirements.txt -o requirements-dev.txt pyproject.toml
 
 clean: ## remove .venv, caches and build output; never spool/ and logs/
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""`python -m benchmarks [cost|together|scale|http|consoles ...] [--quick] [--save] [--base DIR]`."""
+"""`python -m benchmarks [cost|together|scale|http|consoles|postgres ...] [--quick] [--save] [--base DIR]`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import consoles, cost, http, report, scale, together
+from benchmarks import consoles, cost, http, postgres, report, scale, together
 
 
 def main() -> None:
     """Run what was asked for, print it, and with --save keep it in docs/benchmarks/."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", default=["cost", "together"], help="cost, together, http (wrk), consoles, scale (minutes)"
+        "parts", nargs="*", default=["cost", "together"], help="cost, together, http (wrk), consoles, postgres, scale"
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of everything, to see that it runs")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
@@ -28,6 +28,7 @@ def main() -> None:
         "cost": ("What a message costs, 200 bytes, one process", lambda: cost.run(base, rounds, factor)),
         "together": ("Several processes at once", lambda: together.run(base, rounds, factor)),
         "http": ("The REST API beside an empty handler, 200 bytes", lambda: http.run(base, rounds, factor)),
+        "postgres": ("PostgreSQL beside bare SQL, 200 bytes, one process", lambda: postgres.run(rounds, factor)),
         "consoles": (
             "Both consoles, 100,000 messages: first paint, refresh, first page of a list",
             lambda: consoles.run(base, rounds, int(100_000 * factor)),

@@ -24,6 +24,7 @@ from typing import Any
 
 from spoolq.clock import Clock
 from spoolq.errors import NotFound, SpoolqError, UnsafeSpool
+from spoolq.queue import is_url
 from spoolq.spool import queues
 from spoolq.spool.lock import WriteLock
 from spoolq.spool.session import check_place, translated
@@ -78,10 +79,10 @@ class Tokens:
 
 
 class TokenFile:
-    """`tokens.toml` of a spool, read again where it has changed, at most twice a second."""
+    """`tokens.toml` of a spool, read again where it has changed, at most twice a second. A database has none."""
 
     def __init__(self, spool: str | os.PathLike[str]) -> None:
-        self._path = Path(spool) / "tokens.toml"
+        self._path = None if is_url(spool) else Path(spool) / "tokens.toml"
         self._seen: tuple[int, int] | None = None
         self._next_s = float("-inf")
         self._tokens: Tokens | None = None
@@ -89,28 +90,35 @@ class TokenFile:
     def current(self) -> Tokens | None:
         """The tokens, or None where there is no file. UnsafeSpool where others may write to it."""
         now = time.monotonic()
-        if now < self._next_s:
+        if self._path is None or now < self._next_s:
             return self._tokens
-        stamp = self._stamp()
+        stamp = self._stamp(self._path)
         if stamp is None or stamp != self._seen:
             self._tokens = None if stamp is None else Tokens(_read(self._path))
             self._seen = stamp
         self._next_s = now + _LOOK_S
         return self._tokens
 
-    def _stamp(self) -> tuple[int, int] | None:
+    @staticmethod
+    def _stamp(path: Path) -> tuple[int, int] | None:
         try:
-            found = os.stat(self._path)
+            found = os.stat(path)
         except FileNotFoundError:
             return None
         return found.st_mtime_ns, found.st_ino
 
 
 def list_tokens(spool: str | os.PathLike[str]) -> list[Token]:
-    """The tokens of a spool, in the order in which they were made."""
+    """The tokens of a spool, in the order in which they were made. ValueError for what is no path: it keeps none."""
+    path = _file_of(spool)
     check_place(queues.directory_of(Path(spool), queues.DEFAULT))
-    path = Path(spool) / "tokens.toml"
     return list(_read(path)) if path.exists() else []
+
+
+def _file_of(spool: str | os.PathLike[str]) -> Path:
+    if is_url(spool):
+        raise ValueError("tokens are kept in a spool's directory, and this is a URL")
+    return Path(spool) / "tokens.toml"
 
 
 def create_token(spool: str | os.PathLike[str], name: str, *, scopes: Iterable[str], queues: Iterable[str] = ()) -> str:
@@ -156,7 +164,7 @@ def _checked(name: str, scopes: tuple[str, ...], admitted: tuple[str, ...]) -> T
 @contextmanager
 def _changing(spool: str | os.PathLike[str]) -> Iterator[list[Token]]:
     """The tokens, to be changed in place, and written as a whole at the end; one at a time, by the write lock."""
-    path = Path(spool)
+    path = _file_of(spool).parent
     directory = queues.directory_of(path, queues.DEFAULT)
     check_place(directory)
     target = os.fspath(path / "tokens.toml")

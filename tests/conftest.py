@@ -4,13 +4,16 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from spoolq.spool import queues
 from spoolq.spool.queue import SpoolQueue
 from tests.helpers import messages, wait_for
+
+if TYPE_CHECKING:
+    from tests.postgres_server import Server
 
 
 def check_spool(path: Path, **options: Any) -> None:
@@ -61,3 +64,12 @@ def open_queue(spool: Path) -> Iterator[Callable[..., SpoolQueue]]:
     yield opens
     for queue in reversed(opened):
         queue.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator["Server"]:
+    """A PostgreSQL of this session's own, with our schema in it."""
+    from tests.postgres_server import running
+
+    with running() as server:
+        yield server

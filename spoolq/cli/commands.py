@@ -65,11 +65,15 @@ THEMES: dict[str, dict[str, str]] = {
         "check": "keep:check",
         "rebuild": "keep:rebuild",
         "selftest": "selftest:selftest",
+        "relay": "relay:relay",
+        "engine init": "engine:init",
+        "engine upgrade": "engine:upgrade",
     },
 }
 GROUPS = {
     "dead": "Dead letters: look at them, delete them.",
     "queues": "Queues: list, make, delete, set.",
+    "engine": "A database to keep queues in: make it ready, upgrade it.",
     "console": "The consoles in the browser: one to work with messages, one to look after queues.",
     "token": "Tokens for the REST API: make, list, revoke.",
 }

@@ -12,6 +12,7 @@ from spoolq.errors import NotCapable
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8000
+_PROXY = "Leave out --host, and let a proxy on this machine decide who may ask"
 _NO_TOKEN = "Make one first: spoolq token create NAME --scope admin. Or leave out --host"
 
 
@@ -93,7 +94,7 @@ def serve(
     if as_json:
         emit({"event": "serving", "host": host, "port": port, "unix": unix})
     else:
-        note(f"serving {spool} on {unix or f'http://{host}:{port}'}")
+        note(f"serving {entry.shown_url(spool)} on {unix or f'http://{host}:{port}'}")
     return failure.DONE if server.run(server.Serve(**asked)) else failure.FAILED
 
 
@@ -114,7 +115,12 @@ def _is_loopback(host: str) -> bool:
 
 def _check_token(spool: str) -> None:
     """Whoever can reach another address than this machine's own must show a token."""
+    from spoolq import queue as entry
     from spoolq.tokens import list_tokens
 
+    if entry.is_url(spool):
+        raise failure.Refused(
+            "listening elsewhere than on this machine needs a token, which only a spool keeps", _PROXY
+        )
     if not list_tokens(spool):
         raise failure.Refused("listening elsewhere than on this machine needs a token", _NO_TOKEN)

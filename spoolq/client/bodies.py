@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, cast
 
 from spoolq import validate
-from spoolq.errors import StorageError, UnsafeFile, storage_error
+from spoolq.errors import StorageError
 
 PIECE_BYTES = 1 << 18
 LARGE_BYTES = 1 << 20
@@ -106,35 +106,6 @@ def _size(file: BinaryIO, start: int | None) -> int | None:
     except (AttributeError, OSError, ValueError):
         return None
     return max(0, found.st_size - start) if stat.S_ISREG(found.st_mode) else None
-
-
-def open_regular(path: str) -> BinaryIO:
-    """A file to send. UnsafeFile for anything but a regular one, which is not opened; a link is not followed."""
-    try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise UnsafeFile(f"{path} is not a regular file", op="enqueue_file", path=path)
-        # RACE: it may have become something else since. O_NONBLOCK, so that a FIFO does not stop us.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        file = open(fd, "rb")  # noqa: SIM115 the caller closes it
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            file.close()
-            raise UnsafeFile(f"{path} is not a regular file", op="enqueue_file", path=path)
-    except OSError as error:
-        raise storage_error(error, "enqueue_file", path) from error
-    return file
-
-
-def remove_sent(path: str, file: BinaryIO) -> None:
-    """Remove the file that was sent, if it is still the one at this path."""
-    sent = os.fstat(file.fileno())
-    try:
-        found = os.lstat(path)
-        if (found.st_dev, found.st_ino) == (sent.st_dev, sent.st_ino):
-            os.unlink(path)
-    except FileNotFoundError:  # RACE: somebody else removed it, which is what was asked for
-        pass
-    except OSError as error:
-        raise storage_error(error, "enqueue_file", path) from error
 
 
 def new_file() -> BinaryIO:

@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, BinaryIO, TypeVar
 
 from spoolq import validate
-from spoolq.client import bodies, producing, values
+from spoolq.client import producing, values
 from spoolq.client.address import Address
 from spoolq.client.bodies import Upload
 from spoolq.client.connection import BULK_S, Call, Connection, not_understood, quoted
@@ -43,6 +43,7 @@ from spoolq.models import (
     Stats,
 )
 from spoolq.settings import Settings
+from spoolq.sources import open_regular, remove_sent
 
 T = TypeVar("T")
 
@@ -126,10 +127,10 @@ class HttpQueue(Queue):
         own_name = os.path.basename(where) if name is None else name
         asked = Asked(priority, delay_s, headers or {}, content_type, own_name, dedup_key, group, ttl_s)
         asked.check(headers)
-        with closing(bodies.open_regular(where)) as file:
+        with closing(open_regular(where)) as file:
             message_id = self._enqueue(Upload(file), asked, "enqueue_file")
             if move:
-                bodies.remove_sent(where, file)
+                remove_sent(where, file)
         return message_id
 
     def enqueue_many(self, messages: Iterable[NewMessage | bytes]) -> list[str]:

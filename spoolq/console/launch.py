@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from spoolq.errors import NotAllowed, NotCapable, SpoolqError
-from spoolq.queue import SERVER_SCHEMES, open_queue
+from spoolq.queue import is_url, open_queue
 
 Kind = Literal["ops", "admin"]
 
@@ -40,7 +40,7 @@ def launch(kind: Kind, *, spool: str, host: str, port: int, max_upload_mb: int) 
         raise NotCapable("streamlit is not installed", op="console", hint=hint)
     check_reach(host, os.environ)
     check_port(kind, host, port)
-    if spool.partition("://")[0].lower() not in SERVER_SCHEMES:
+    if not is_url(spool):
         open_queue(spool).close()  # make the spool, or say at once why it cannot be used
         spool = os.path.abspath(spool)
     os.environ["SPOOLQ_SPOOL"] = spool

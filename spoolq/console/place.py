@@ -40,8 +40,8 @@ def shown() -> str:
 
 
 def is_server() -> bool:
-    """Whether the spool is asked of a server."""
-    return spool().partition("://")[0].lower() in entry.SERVER_SCHEMES and "://" in spool()
+    """Whether the spool is asked of a server or a database, and so no directory here."""
+    return entry.is_url(spool())
 
 
 def queues() -> list[str]:

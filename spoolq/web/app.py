@@ -88,7 +88,7 @@ def create_app(
     hosts, origins: further names that it answers to, and pages that may ask. token_needed: also where the spool has no
     token, as for a server that others can reach.
     """
-    place = os.path.abspath(os.fspath(spool))
+    place = os.fspath(spool) if entry.is_url(spool) else os.path.abspath(os.fspath(spool))
     counters = Counters()
     closing = _Closing()
     app = FastAPI(

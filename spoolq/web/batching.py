@@ -148,7 +148,7 @@ class _Line(Generic[A, R]):
         """The turn has ended: do what it brought, or have a thread do it."""
         self._is_called = False
         queue = self._service.opened(self._name)
-        while self._waiting and queue is not None and queue.settings.durability in self._in_loop and queue.is_free():
+        while self._waiting and queue is not None and queue.is_free() and queue.settings.durability in self._in_loop:
             batch = self._next(MOST_IN_LOOP)
             try:
                 answers = self._act(queue, [asked for asked, _ in batch])

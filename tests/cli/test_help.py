@@ -34,6 +34,7 @@ def test_every_command_that_was_asked_for_is_there():
         *("dead list", "dead show", "dead reasons", "dead purge"),
         *("queues list", "queues create", "queues delete", "queues settings"),
         *("token create", "token list", "token revoke"),
+        *("engine init", "engine upgrade"),
         *("console ops", "console admin"),
     }
 
@@ -78,7 +79,7 @@ def test_version(spoolq):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("spoolq re", {"requeue", "release", "reprioritize", "replay", "redrive", "resume", "rebuild"}),
+        ("spoolq re", {"requeue", "release", "reprioritize", "replay", "redrive", "resume", "rebuild", "relay"}),
         ("spoolq dead ", {"list", "show", "reasons", "purge"}),
         ("spoolq ls --state d", {"done", "dead"}),
         ("spoolq put --each", {"--each-line"}),

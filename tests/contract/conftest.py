@@ -21,6 +21,7 @@ from spoolq.memory import MemoryQueue, MemoryStore
 from spoolq.models import Problem
 from spoolq.settings import Settings
 from spoolq.testing import FakeClock
+from tests.postgres_clock import DatabaseClock, emptied
 
 if TYPE_CHECKING:
     from tests.http_server import AppServer
@@ -31,7 +32,7 @@ class Engine:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.clock = FakeClock()
+        self.clock: Any = FakeClock()
         self.opened: list[Queue] = []
         self.names: dict[str, Settings] = {}
 
@@ -145,8 +146,39 @@ class HttpEngine(SpoolEngine):
         assert problems == []
 
 
-ENGINES = ("memory", "spool", "http")
-_NEEDS = {"memory": (), "spool": ("spoolq.spool.queue",), "http": ("spoolq.web", "httpx", "uvicorn", "fastapi")}
+class PostgresEngine(Engine):
+    """A database of the session's, empty. `clock` is the database's time, and this host's."""
+
+    def __init__(self, dsn: str, home: Path) -> None:
+        super().__init__(home)
+        self.dsn = dsn
+        emptied(dsn)
+        self.clock = DatabaseClock(dsn)
+
+    def open(self, settings: Settings, name: str) -> Queue:
+        from spoolq import postgres
+
+        if name != "default" and name not in postgres.list_queues(self.dsn):
+            postgres.create_queue(self.dsn, name).close()
+        queue = postgres.open_queue(self.dsn, queue=name, clock=self.clock)
+        if queue.settings == Settings() != settings and name not in {each.name for each in self.opened}:
+            queue.change_settings(settings)
+        return queue
+
+    def finish(self) -> None:
+        try:
+            super().finish()
+        finally:
+            self.clock.close()
+
+
+ENGINES = ("memory", "spool", "http", "postgres")
+_NEEDS = {
+    "memory": (),
+    "spool": ("spoolq.spool.queue",),
+    "http": ("spoolq.web", "httpx", "uvicorn", "fastapi"),
+    "postgres": ("psycopg", "psycopg_pool"),
+}
 
 
 def _missing(name: str) -> bool:
@@ -176,7 +208,9 @@ def engine(request, tmp_path) -> Iterator[Engine]:
             pytest.fail(f"the engine {request.param} is not there")
         pytest.skip(f"the engine {request.param} is not there yet")
     engine: Engine
-    if request.param == "http":
+    if request.param == "postgres":
+        engine = PostgresEngine(request.getfixturevalue("postgres").dsn(), tmp_path)
+    elif request.param == "http":
         engine = request.getfixturevalue("new_http_engine")()
     else:
         engine = {"memory": MemoryEngine, "spool": SpoolEngine}[request.param](tmp_path)

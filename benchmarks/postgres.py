@@ -1,0 +1,122 @@
+"""The PostgreSQL engine beside bare SQL on the same server: one INSERT, one UPDATE .. SKIP LOCKED, one DELETE.
+
+The server is yours, by SPOOLQ_BENCH_DSN: an empty database that may be filled, with `spoolq engine init` run in it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import psycopg
+
+from benchmarks.cost import BODY, rate
+from benchmarks.report import Figure
+from spoolq import open_queue
+from spoolq.interfaces import Queue
+
+VARIABLE = "SPOOLQ_BENCH_DSN"
+_TABLE = """
+CREATE TABLE floor (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, state text NOT NULL DEFAULT 'ready',
+    attempts int NOT NULL DEFAULT 0, deadline timestamptz, body bytea
+);
+CREATE INDEX floor_ready ON floor (id) WHERE state = 'ready';
+"""
+_CLAIM = (
+    "UPDATE floor SET state = 'claimed', attempts = attempts + 1, deadline = now() + interval '1 minute'"
+    " WHERE id = ANY (ARRAY(SELECT id FROM floor WHERE state = 'ready' ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED))"
+    " RETURNING id, body"
+)
+
+
+class Floor:
+    """Bare SQL, prepared. No receipts, counts, groups or history; a message is deleted when it is done."""
+
+    def __init__(self, dsn: str) -> None:
+        self.db = psycopg.connect(dsn, autocommit=True, prepare_threshold=0)
+        self.db.execute("DROP TABLE IF EXISTS floor")
+        self.db.execute(_TABLE, prepare=False)
+
+    def put(self, count: int) -> None:
+        """So many messages in one statement."""
+        if count == 1:
+            self.db.execute("INSERT INTO floor (body) VALUES (%b)", (BODY,))
+        else:
+            self.db.execute("INSERT INTO floor (body) SELECT unnest(%b::bytea[])", ([BODY] * count,))
+
+    def take(self, count: int) -> None:
+        """Claim so many, and delete them."""
+        rows = self.db.execute(_CLAIM, (count,), binary=True).fetchall()
+        assert len(rows) == count
+        self.db.execute("DELETE FROM floor WHERE id = ANY (%s)", ([row[0] for row in rows],))
+
+    def close(self) -> None:
+        """Leave nothing."""
+        self.db.execute("DROP TABLE floor")
+        self.db.close()
+
+
+@contextmanager
+def _emptied(dsn: str) -> Iterator[Queue]:
+    with open_queue(dsn) as queue:
+        queue.change_settings(
+            replace(queue.settings, retention=replace(queue.settings.retention, done_s=0), lease_s=600)
+        )
+        queue.purge(("ready", "scheduled", "done", "dead"))
+        yield queue
+
+
+def _take(queue: Queue, count: int) -> None:
+    messages = queue.dequeue_many(count)
+    assert len(messages) == count
+    assert queue.acknowledge_many([message.receipt for message in messages]) == []
+
+
+def run(rounds: int, scale: float) -> list[Figure]:
+    """All figures; `scale` shortens them for a smoke run."""
+    dsn = os.environ.get(VARIABLE)
+    if not dsn:
+        raise SystemExit(f"{VARIABLE} names no database: one that may be filled, with `spoolq engine init` run in it")
+    ratios = {name: Figure(f"{name} / floor", "ratio", target="0.7") for name in _NAMES}
+    rates = {name: Figure(name, "a second") for each in _NAMES for name in (f"{each}, bare SQL", each)}
+    for _ in range(rounds):
+        _round(dsn, int(2000 * scale), ratios, rates)
+    depth = Figure(f"claims at {int(1_000_000 * scale):,} waiting / at 1,000", "ratio", target="0.9")
+    with _emptied(dsn) as queue:
+        for _ in range(rounds):
+            depth.values.append(_depth(queue, int(1_000_000 * scale)))
+        queue.purge()
+    return [*ratios.values(), depth, *rates.values()]
+
+
+_NAMES = ("enqueue", "claim and acknowledge", "enqueue 100s", "claim and acknowledge 100s")
+
+
+def _round(dsn: str, count: int, ratios: dict[str, Figure], rates: dict[str, Figure]) -> None:
+    floor = Floor(dsn)
+    with _emptied(dsn) as queue:
+        pairs = (
+            ("enqueue", 1, lambda: floor.put(1), lambda: queue.enqueue(BODY)),
+            ("claim and acknowledge", 1, lambda: floor.take(1), lambda: _take(queue, 1)),
+            ("enqueue 100s", 100, lambda: floor.put(100), lambda: queue.enqueue_many([BODY] * 100)),
+            ("claim and acknowledge 100s", 100, lambda: floor.take(100), lambda: _take(queue, 100)),
+        )
+        for name, size, bare, ours in pairs:
+            turns = max(1, count // size)
+            least, mine = rate(turns, bare) * size, rate(turns, ours) * size
+            rates[f"{name}, bare SQL"].values.append(least)
+            rates[name].values.append(mine)
+            ratios[name].values.append(mine / least)
+    floor.close()
+
+
+def _depth(queue: Queue, waiting: int) -> float:
+    """Claims with so many waiting, beside claims with few."""
+    queue.purge(("ready",))
+    queue.enqueue_many([BODY] * 1000)
+    few = rate(500, lambda: _take(queue, 1))
+    queue.enqueue_many([BODY] * max(0, waiting - 500))
+    return rate(500, lambda: _take(queue, 1)) / few

@@ -1,0 +1,91 @@
+"""Which database, and which of its queues: read from a URL. Pure.
+
+    postgresql://user@host/db?queue=emails
+    postgresql://one,two,three/db?queue=emails      the host that can be written to, wherever that is now
+
+What is ours is taken out, the rest is libpq's (sslmode, passfile, service, ...). No error here, and no `shown`, has the
+password.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, urlencode
+
+SCHEMES = ("postgresql", "postgres")
+DEFAULT_QUEUE = "default"
+CONNECTIONS = 8
+
+_QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_OURS = ("queue", "connections")
+_SECRET = ("password", "sslpassword")
+
+# A network that swallows packets is noticed within half a minute, not after the system's two hours.
+_DEFAULTS: Mapping[str, str] = {
+    "application_name": "spoolq",
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "target_session_attrs": "read-write",
+    "tcp_user_timeout": "20000",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A queue of a database. dsn: for libpq, password and all. shown: for people. connections: at most, pooled."""
+
+    dsn: str = field(repr=False)
+    shown: str
+    queue: str
+    connections: int = CONNECTIONS
+
+    @property
+    def url(self) -> str:
+        """The queue's URL, without a password."""
+        return f"{self.shown}{'&' if '?' in self.shown else '?'}queue={self.queue}"
+
+
+def parse(url: str, queue: str | None = None) -> Address:
+    """Read a URL; `queue` counts more than what the URL says. ValueError for a wrong queue or number."""
+    before, _, query = url.partition("?")
+    given = parse_qsl(query, keep_blank_values=True)
+    ours = {key: value for key, value in given if key in _OURS}
+    theirs = [(key, value) for key, value in given if key not in _OURS]
+    missing = [(key, value) for key, value in _DEFAULTS.items() if key not in {key for key, _ in theirs}]
+    return Address(
+        dsn=f"{before}?{urlencode(theirs + missing)}",
+        shown=_shown(before, theirs),
+        queue=check_queue_name(queue or ours.get("queue") or DEFAULT_QUEUE),
+        connections=_number(ours.get("connections")),
+    )
+
+
+def check_queue_name(name: str) -> str:
+    """The name, if a queue may be called that."""
+    if not isinstance(name, str):
+        raise TypeError(f"queue must be text, not {name!r}")
+    if _QUEUE_NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"queue must be 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit, not {name!r}"
+        )
+    return name
+
+
+def _shown(before: str, theirs: list[tuple[str, str]]) -> str:
+    scheme, _, rest = before.partition("://")
+    login, at, hosts = rest.rpartition("@")
+    harmless = [(key, value) for key, value in theirs if key not in _SECRET]
+    shown = f"{scheme}://{login.partition(':')[0]}{at}{hosts}"
+    return f"{shown}?{urlencode(harmless)}" if harmless else shown
+
+
+def _number(text: str | None) -> int:
+    if text is None:
+        return CONNECTIONS
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text) <= 1000):
+        raise ValueError(f"connections must be a number from 1 to 1000, not {text!r}")
+    return int(text)

@@ -1,0 +1,195 @@
+"""What stands on queues works on a database: the command line, workers, the REST API and its metrics."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from spoolq import tokens
+from tests.helpers import wait_for
+from tests.postgres_server import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def environ(dsn):
+    known = {name: value for name, value in os.environ.items() if not name.startswith("SPOOLQ_")}
+    return known | {"PYTHONPATH": str(ROOT), "SPOOLQ_SPOOL": dsn}
+
+
+@pytest.fixture
+def spoolq(environ, tmp_path):
+    """Run a command line; what it printed. A list of objects with --json."""
+
+    def run(*words, input="", status=0):
+        done = subprocess.run(
+            [sys.executable, "-m", "spoolq", *words],
+            input=input, cwd=tmp_path, env=environ, check=False, text=True, capture_output=True, timeout=60,
+        )  # fmt: skip
+        assert done.returncode == status, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()] if "--json" in words else done.stdout.strip()
+
+    return run
+
+
+def test_a_message_from_put_to_ack(spoolq):
+    """By the commands that people use, none of which knows what it talks to."""
+    message_id = spoolq("put", input="hello")
+    assert spoolq("ls").splitlines()[-1].find(message_id[:8]) >= 0
+    (claimed,) = spoolq("get", "--json")
+    assert (claimed["id"], claimed["body"], claimed["attempts"]) == (message_id, "hello", 1)
+    spoolq("extend", claimed["receipt"], "2m")
+    spoolq("ack", claimed["receipt"])
+    (counts,) = spoolq("stats", "--json")
+    assert (counts["ready"], counts["done"]) == (0, 1)
+    spoolq("get", status=3)
+    spoolq("ack", f"{message_id}.t0", status=4)
+
+
+def test_dead_letters_by_command(spoolq):
+    """Buried, looked at, redriven."""
+    message_id = spoolq("put", input="x")
+    (claimed,) = spoolq("get", "--json")
+    spoolq("bury", claimed["receipt"], "--reason", "not JSON")
+    assert "not JSON" in spoolq("dead", "reasons")
+    assert "not JSON" in spoolq("show", message_id)
+    spoolq("redrive")
+    assert spoolq("search", message_id[:13]) != ""
+    assert spoolq("stats", "--json")[0]["ready"] == 1
+
+
+def test_queues_and_keeping_by_command(spoolq):
+    """Made, set, paused, cleaned, checked and deleted."""
+    spoolq("queues", "create", "emails", "max_attempts=2")
+    assert spoolq("queues", "list").splitlines() == ["default", "emails"]
+    spoolq("queues", "settings", "emails", "retention.done_s=0")
+    assert spoolq("queues", "settings", "emails", "--json")[0]["max_attempts"] == 2
+    spoolq("pause", "--queue", "emails")
+    spoolq("put", "--queue", "emails", input="x")
+    spoolq("get", "--queue", "emails", status=3)
+    spoolq("resume", "--queue", "emails")
+    assert "nothing wrong" in spoolq("check")
+    spoolq("clean")
+    spoolq("rebuild")
+    spoolq("purge", "--queue", "emails", "--yes")
+    spoolq("queues", "delete", "emails", "--yes")
+    assert spoolq("queues", "list") == "default"
+
+
+def test_the_engine_is_made_by_command(spoolq, postgres):
+    """Once; the password is not shown."""
+    with psycopg.connect(postgres.dsn(), autocommit=True) as admin:
+        admin.execute("DROP DATABASE IF EXISTS fresh WITH (FORCE)")
+        admin.execute("CREATE DATABASE fresh")
+    url = postgres.dsn("fresh").replace("spoolq@", "spoolq:geheim@")
+    spoolq("stats", "--spool", url, status=1)
+    assert spoolq("engine", "init", url) == f"{postgres.dsn('fresh')} made"
+    assert spoolq("engine", "init", url, "--json") == [{"engine": postgres.dsn("fresh"), "made": False}]
+    assert spoolq("engine", "upgrade", url).endswith("upgraded from version 1")
+    assert spoolq("stats", "--spool", url, "--json")[0]["ready"] == 0
+    spoolq("engine", "init", "spool", status=2)
+
+
+def test_a_worker_runs_commands(spoolq, queue):
+    """Bodies on standard input; a failure comes back with what it said."""
+    ids = queue.enqueue_many([b"%d" % number for number in range(5)])
+    spoolq("work", "--drain", "-c", "2", "--", "sh", "-c", "cat >> out")
+    assert queue.stats().done == 5
+    queue.enqueue(b"x")
+    spoolq("work", "--once", "--", "sh", "-c", "echo broken >&2; exit 3")
+    (failed,) = queue.list("scheduled").messages
+    (attempt,) = queue.get(failed.id).history
+    assert (attempt.exit_status, attempt.stderr.strip()) == (3, "broken")
+    assert len(ids) == 5
+
+
+def test_a_worker_keeps_its_message_by_extending(environ, queue, tmp_path):
+    """Work that takes longer than the lease is done once."""
+    from dataclasses import replace
+
+    queue.change_settings(replace(queue.settings, lease_s=1))
+    message_id = queue.enqueue(b"x")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "spoolq", "work", "--once", "--", "sh", "-c", "sleep 3; echo done >> out"],
+        env=environ, cwd=tmp_path,
+    )  # fmt: skip
+    assert worker.wait(30) == 0
+    assert (tmp_path / "out").read_text() == "done\n"
+    info = queue.get(message_id)
+    assert (info.state, info.attempts) == ("done", 1)
+
+
+@pytest.fixture
+def served(environ, tmp_path):
+    """`spoolq serve` before the database; its URL."""
+    port = free_port()
+    with open(tmp_path / "log", "wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "spoolq", "serve", "--port", str(port)],
+            env=environ, cwd=tmp_path, stdout=log, stderr=log,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+
+    def answers():
+        assert server.poll() is None, (tmp_path / "log").read_text()
+        try:
+            return ask(f"{url}/readyz")
+        except OSError:
+            return b""
+
+    wait_for(answers, 30)
+    yield url
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(30) == 0, (tmp_path / "log").read_text()
+
+
+def ask(url, data=None, method=None):
+    with urllib.request.urlopen(urllib.request.Request(url, data, method=method), timeout=30) as answer:
+        return answer.read()
+
+
+def test_the_rest_api_before_a_database(served, queue):
+    """A message by curl's means, through long polling, and with a large body both ways."""
+    import threading
+
+    found = []
+    poll = threading.Thread(target=lambda: found.append(ask(f"{served}/dequeue?wait_s=20")))
+    poll.start()
+    ask(f"{served}/enqueue", b"hello")
+    poll.join(30)
+    assert [json.loads(answer)["body"] for answer in found] == ["hello"]
+    large = os.urandom(3 << 20)
+    sent = json.loads(ask(f"{served}/queues/default/messages", large))
+    assert ask(f"{served}/queues/default/messages/{sent['id']}/body") == large
+    from spoolq import open_queue
+
+    with open_queue(f"{served}/queues/default") as client:
+        message = client.dequeue()
+        assert message.body == large
+        message.ack()
+    assert queue.get(sent["id"]).state == "done"
+
+
+def test_metrics_of_a_database(served, queue):
+    """Counts and histograms of each queue."""
+    queue.enqueue_many([b"1", b"2"])
+    queue.dequeue().ack()
+    text = ask(f"{served}/metrics").decode()
+    assert 'spoolq_messages{queue="default",state="ready"} 1.0' in text
+    assert 'spoolq_messages{queue="default",state="done"} 1.0' in text
+    assert 'spoolq_wait_seconds_count{queue="default"} 1.0' in text
+
+
+def test_serving_a_database_to_others_is_refused(spoolq, dsn):
+    """Tokens are kept in a spool's directory; without any, nobody listens to strangers."""
+    spoolq("serve", "--host", "0.0.0.0", status=2)
+    spoolq("token", "create", "x", "--scope", "admin", status=2)
+    with pytest.raises(ValueError, match="URL"):
+        tokens.list_tokens(dsn)
