@@ -21,7 +21,7 @@ from spoolq.spool import moves
 from spoolq.spool.files import not_regular, open_message
 from spoolq.spool.index import Index, Row
 from spoolq.spool.meta import Arrival, write_arrival
-from spoolq.spool.names import Name, clean_name, format_name, parse_name
+from spoolq.spool.names import Name, clean_name, format_name, is_name
 from spoolq.spool.probe import Writer, lease_holds, take_lease
 from spoolq.spool.room import Room
 from spoolq.spool.session import Session, translated
@@ -94,7 +94,7 @@ class Drops:
         stamp_ns = os.stat(self._directory.new).st_mtime_ns
         if stamp_ns != self._listed[0]:
             with os.scandir(self._directory.new) as entries:
-                strange = (entry.name for entry in entries if parse_name(entry.name) is None)
+                strange = (name for entry in entries if not is_name(name := entry.name))
                 found = sorted(islice(strange, _MOST_LOOKED_AT))
             rested_ns = self._session.clock.wall_ms() * 1_000_000 - stamp_ns
             # A change within the same tick of the clock would not be seen by this stamp.

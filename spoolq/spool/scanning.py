@@ -46,6 +46,7 @@ class Scanner:
         self._later = False
         self._next_s = 0.0
         self.last_ms = 0
+        self.ended_at_ms = 0
 
     def is_due(self) -> bool:
         """Whether a scan should begin, or go on, by its own interval."""
@@ -95,6 +96,7 @@ class Scanner:
         self._drops.forget_gone(self._strange)
         self._seen_stamp_ns = self._stamp_ns
         self.last_ms = round(self._spent_s * 1000)
+        self.ended_at_ms = self._session.clock.wall_ms()
         self._next_s = self._session.clock.mono_s() + max(_MIN_INTERVAL_S, _REST_SHARE * self._spent_s)
 
     def _look_at(self, texts: list[str]) -> int:

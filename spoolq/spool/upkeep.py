@@ -30,6 +30,7 @@ KEEP_EVERY_S = 1.0
 CLEAN_EVERY_MS = 60_000
 SWEEP_EVERY_MS = 10 * 60_000
 FORGET_EVERY_MS = 1000
+TELL_EVERY_MS = 10_000
 LOOK_EVERY_S = 2.0
 DROP_LOOK_S = 0.2
 
@@ -185,7 +186,15 @@ class Upkeep:
             more = self._clean_some(budget_s)
         if self._is_my_turn("next_sweep_boot_ms", info.next_sweep_boot_ms, SWEEP_EVERY_MS):
             self.recovery.sweep()
+        self._tell_of_scan(info.last_scan_at_ms)
         return more
+
+    def _tell_of_scan(self, told_at_ms: int) -> None:
+        """Keep when `new/` was last looked through, for people; not each time, since a scan writes nothing itself."""
+        ended_at_ms = self.scanner.ended_at_ms
+        if ended_at_ms and abs(ended_at_ms - told_at_ms) >= TELL_EVERY_MS:
+            with self._session.write() as index:
+                index.set_info(last_scan_at_ms=ended_at_ms, last_scan_ms=self.scanner.last_ms)
 
     def _is_my_turn(self, column: str, next_boot_ms: int, every_ms: int) -> bool:
         boot_ms = self._session.clock.boot_ms()
@@ -199,7 +208,7 @@ class Upkeep:
         with translated("ballast", self._directory.ballast):
             self._room.restore_ballast()
         left = bool(self.cleanup.run(budget_s=budget_s).get("left"))
-        values = {"last_clean_at_ms": self._session.clock.wall_ms(), "last_scan_ms": self.scanner.last_ms}
+        values = {"last_clean_at_ms": self._session.clock.wall_ms()}
         if left:
             values["next_clean_boot_ms"] = self._session.clock.boot_ms() + 1000
         with self._session.write() as index:

@@ -89,3 +89,17 @@ def test_what_was_left_by_a_killed_init_of_this_pid_is_in_nobodys_way(spool, ope
     assert (spool / "ballast").exists()
     assert (spool / "index.db-clean").exists()
     assert drain(open_queue()) == [b"body"]
+
+
+def test_when_new_was_last_looked_through_is_told(open_queue, clock):
+    """By whoever did it, to all; not with each scan, which writes nothing itself."""
+    queue = open_queue(clock=clock)
+    told = []
+    for _ in range(30):
+        while queue.maintain():
+            pass
+        told.append(open_queue(clock=clock).health().last_scan_at_ms)
+        clock.advance(2)
+    assert told[0] > 0
+    assert clock.wall_ms() - told[-1] <= 12_000
+    assert len(set(told)) < 10

@@ -13,6 +13,7 @@ from spoolq.spool.names import (
     format_name,
     is_id,
     is_label,
+    is_name,
     is_nonce,
     is_queue_name,
     parse_name,
@@ -107,6 +108,12 @@ def test_a_name_is_read_as_it_was_written(priority, due_at_ms, attempts, nonce, 
     text = format_name(*name)
     assert parse_name(text) == name
     assert len(text.encode()) <= 255
+
+
+@pytest.mark.parametrize("text", [code(row[0]) for row in NAMES] + NOT_NAMES + [f"{ID},p=5", f"{ID},n=", f"{ID}\n"])
+def test_telling_a_name_is_reading_it(text):
+    """`is_name` has a shorter way, which must not lead elsewhere."""
+    assert is_name(text) is (parse_name(text) is not None)
 
 
 def test_the_longest_name_fits():
