@@ -1,13 +1,20 @@
 """The relay between two queues in memory: what it carries, and what it does when the target is away or refuses."""
 
+import itertools
+import os
 import threading
+import time
+from dataclasses import replace
 
 import pytest
 
-from spoolq.errors import LeaseLost, QueueFull, SettingsError, Unreachable
+from spoolq.clock import Clock
+from spoolq.errors import Busy, LeaseLost, QueueFull, SettingsError, StorageError, Unreachable
 from spoolq.memory import MemoryQueue, MemoryStore
-from spoolq.relay import WINDOW_S, Relay
+from spoolq.relay import WINDOW_S, Relay, carrying, reports
 from spoolq.settings import Limits, Settings
+from spoolq.spool.holders import process_start
+from spoolq.web.metrics import Counters
 
 FAST = (0.001, 0.004)
 
@@ -142,8 +149,6 @@ def test_a_claim_that_ended_meanwhile_is_no_second_message(source, target):
 def test_it_keeps_to_a_rate(source, target):
     """No more in a batch than fit into a second."""
     source.enqueue_many([b"x"] * 20)
-    import time
-
     began_s = time.monotonic()
     carry(source, target, rate=100, batch=10)
     assert time.monotonic() - began_s >= 0.15
@@ -199,3 +204,240 @@ def test_a_lost_claim_is_no_error_when_given_back(source, target):
 
     source.release = late
     assert carry(source, target).sent == 1
+
+
+# Killed at every step ---------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The process is no more: nothing of it runs after this, so every further call is refused too."""
+
+
+class Dying:
+    """A queue as a process sees it that is killed before, or right after, its n-th call. Shared by its two queues."""
+
+    def __init__(self, at: int, *, after: bool) -> None:
+        self.at, self.after, self.calls = at, after, 0
+
+    def watched(self, queue):
+        def call(method):
+            def dies(*arguments, **options):
+                self.calls += 1
+                if self.calls > self.at or (self.calls == self.at and not self.after):
+                    raise Killed
+                answer = method(*arguments, **options)
+                if self.calls == self.at:
+                    raise Killed
+                return answer
+
+            return dies
+
+        for name in ("dequeue_many", "get", "enqueue_many", "enqueue", "acknowledge_many", "release", "extend"):
+            setattr(queue, name, call(getattr(queue, name)))
+        return queue
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_at_any_step_each_arrives_once_and_in_order(after, monkeypatch):
+    """Before and after each call to source and target, one call after another, until a run ends unhurt: also after the
+    target has committed and before the source's acknowledge. What it held comes back counted, as after any kill.
+    """
+    monkeypatch.setattr(carrying, "WHOLE_BYTES", 10)  # so that one is streamed
+    for at in itertools.count(1):
+        here, there = (MemoryStore(settings=Settings(max_attempts=9, dedup_window_s=WINDOW_S)) for _ in range(2))
+        source, target = MemoryQueue(store=here), MemoryQueue(store=there)
+        sent = [*(b"%d" % number for number in range(6)), b"a large one, streamed"]
+        for number, body in enumerate(sent):
+            source.enqueue(body, group="g" if number % 2 else None)
+        dying = Dying(at, after=after)
+        try:
+            relay = Relay(dying.watched(MemoryQueue(store=here)), dying.watched(MemoryQueue(store=there)), batch=3)
+            relay.run(drain=True)
+        except Killed:
+            unhurt = False
+        else:
+            unhurt = True
+        for info in source.list("claimed").messages:
+            source.give_back(info.id, reason="holder died")
+        carry(source, target)
+        arrived = []
+        while message := target.dequeue():
+            arrived.append((message.group, message.body))
+            message.ack()
+        assert sorted(body for _, body in arrived) == sorted(sent), f"killed at call {at}"
+        of_group = [body for group, body in arrived if group == "g"]
+        assert of_group == sorted(of_group), f"killed at call {at}"
+        assert source.stats().done == len(sent)
+        if unhurt:
+            break
+    assert at > 15
+
+
+# Trouble at the source -------------------------------------------------------------
+
+
+def test_an_acknowledge_that_fails_holds_nothing_back(source, target):
+    """It is sent again, and known there by its key; the claim is not kept for ever by a process that lives on."""
+    source.enqueue_many([b"1", b"2"])
+    before = source.acknowledge_many
+
+    def busy(receipts):
+        source.acknowledge_many = before
+        raise Busy("somebody holds the lock")
+
+    source.acknowledge_many = busy
+    figures = carry(source, target)
+    assert (figures.sent, figures.outages) == (2, 0)
+    assert bodies(target) == [b"1", b"2"]
+    assert (source.stats().done, source.stats().claimed) == (2, 0)
+
+
+def test_a_release_that_fails_is_done_in_the_next_turn(source, target):
+    """Otherwise this live process would hold the message until it ends."""
+    source.enqueue(b"x")
+    target.away = 1
+    before = source.release
+
+    def busy(receipt):
+        source.release = before
+        raise Busy("somebody holds the lock")
+
+    source.release = busy
+    assert carry(source, target).sent == 1
+    assert source.get(source.list("done").messages[0].id).attempts == 1
+
+
+def test_a_body_that_cannot_be_read_is_one_failed_attempt(source, target, monkeypatch):
+    """The others go on; in the end it is dead, with the reason."""
+    bad = source.enqueue(b"1")
+    source.enqueue(b"2")
+    before = Relay._copy_of
+
+    def copy_of(self, message):
+        if message.id == bad:
+            raise StorageError("input/output error")
+        return before(self, message)
+
+    monkeypatch.setattr(Relay, "_copy_of", copy_of)
+    assert carry(source, target).sent == 1
+    info = source.get(bad)
+    assert (info.state, info.history[-1].reason) == ("scheduled", "cannot be read: input/output error")
+
+
+def test_a_message_that_was_deleted_under_it_is_passed_over(source, target):
+    """By somebody's hand, between the claim and the look at it."""
+    doomed = source.enqueue(b"1")
+    source.enqueue(b"2")
+    before = source.dequeue_many
+
+    def claims(*arguments, **options):
+        found = before(*arguments, **options)
+        if any(message.id == doomed for message in found):
+            source.give_back(doomed)
+            source.delete(doomed)
+        return found
+
+    source.dequeue_many = claims
+    assert carry(source, target).sent == 1
+    assert bodies(target) == [b"2"]
+
+
+def test_a_target_that_is_away_at_first_is_waited_for(source, target):
+    """And closed at the end, being opened here."""
+    source.enqueue(b"x")
+    tries = []
+
+    def reach():
+        tries.append(1)
+        if len(tries) < 4:
+            raise Unreachable("no server answers")
+        return target
+
+    told = []
+    figures = Relay(source, reach, pauses_s=FAST, told=told.append).run(drain=True)
+    assert (figures.sent, figures.outages, figures.is_away) == (1, 1, False)
+    assert [each.is_away for each in told[:3]] == [True] * 3
+    assert told[0].backlog == 1
+    assert "no server answers" in told[0].error
+
+
+def test_settings_that_changed_in_an_outage_are_seen_before_anything_is_sent(source, target):
+    """A target that came back from a backup may remember keys for less long."""
+    source.enqueue(b"x")
+    target.away = 1
+    told = []
+
+    def changes(figures):
+        told.append(figures)
+        target.change_settings(replace(target.settings, dedup_window_s=60))
+
+    with pytest.raises(SettingsError, match="dedup_window_s"):
+        carry(source, target, told=changes)
+    assert (source.stats().ready, target.stats().ready) == (1, 0)
+
+
+def test_a_claim_that_lives_by_time_is_kept_while_a_body_is_on_its_way():
+    """Longer than its lease: it is sent once, and acknowledged."""
+    source = MemoryQueue(settings=Settings(lease_s=0.3))
+    source.capabilities = replace(source.capabilities, holders=False)
+    target = MemoryQueue(settings=Settings(dedup_window_s=WINDOW_S))
+    id = source.enqueue(b"x")
+    before, sends = target.enqueue_many, []
+
+    def slow(messages):
+        sends.append(1)
+        lasted = threading.Event()
+        lasted.wait(0.8)
+        return before(messages)
+
+    target.enqueue_many = slow
+    assert carry(source, target).sent == 1
+    assert (len(sends), source.get(id).attempts) == (1, 1)
+
+
+def test_what_is_in_memory_at_once_is_bounded(source, target, monkeypatch):
+    """By bytes as well as by count."""
+    monkeypatch.setattr(carrying, "BATCH_BYTES", 100)
+    source.enqueue_many([b"x" * 40] * 10)
+    sizes = []
+    before = target.enqueue_many
+
+    def enqueue_many(messages):
+        messages = list(messages)
+        sizes.append(sum(len(message.body) for message in messages))
+        return before(messages)
+
+    target.enqueue_many = enqueue_many
+    assert carry(source, target).sent == 10
+    assert max(sizes) <= 100
+
+
+# What it tells ----------------------------------------------------------------------
+
+
+def test_metrics_of_the_server_tell_of_relays(source):
+    """Backlog and lag are the queue's own, also while no relay runs; counts of two between the same queues add up."""
+    source.enqueue_many([b"x"] * 3)
+    mine = reports.Report(
+        queue="default", target='http://h/"x"', pid=os.getpid(), start=process_start(os.getpid()),
+        boot=Clock().boot_id(), since_at_ms=1, at_ms=1, sent=5, outages=1, is_away=True, error="x",
+    )  # fmt: skip
+    dead = replace(mine, start=1, sent=2)
+    elsewhere = replace(mine, queue="another")
+    text = Counters().text([(source.stats(), None)], [mine, dead, elsewhere]).decode()
+    labels = '{queue="default",target="http://h/\\"x\\""}'
+    for line in ("running{} 1.0", "target_away{} 1.0", "backlog{} 3.0", "sent_total{} 7.0", "outages_total{} 2.0"):
+        assert f"spoolq_relay_{line.format(labels)}" in text
+    assert "another" not in text
+
+
+def test_a_relay_is_told_of_beside_its_source():
+    """A spool's in the spool; a server's or a database's by its address, whichever queue, without the password."""
+    home = {"HOME": "/h"}
+    assert str(reports.directory_for("/s?queue=q", home)) == "/s/relays"
+    server = reports.directory_for("http://h:1", home)
+    assert reports.directory_for("http://token@h:1/queues/q?token=x", home) == server
+    database = reports.directory_for("postgresql://u@h/db", home)
+    assert reports.directory_for("postgresql://u:secret@h/db?queue=q", home) == database
+    assert database != server
+    assert server.is_relative_to("/h/.local/state/spoolq/relays")

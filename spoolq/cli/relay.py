@@ -1,13 +1,13 @@
 """`spoolq relay` carries messages from one queue to another: the local spool as an outbox."""
 
-import os
+from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from spoolq import queue as entry
 from spoolq.cli import failure, logs
 from spoolq.cli.declare import argument, command, flag, option
-from spoolq.cli.options import Json
+from spoolq.cli.options import DEFAULT_SPOOL, Json
 from spoolq.cli.output import outcome
 from spoolq.cli.stopping import stopping
 from spoolq.cli.text import counted
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 """)
 def relay(
     *,
-    source: Annotated[str, argument("SOURCE", help="The queue to take from: spool?queue=NAME, or a URL.")],
-    target: Annotated[str, argument("TARGET", help="The queue to put into; it remembers keys for 7 days.")],
+    source: Annotated[
+        str | None, argument("SOURCE", help="The queue to take from: spool?queue=NAME, or a URL.")
+    ] = None,
+    target: Annotated[
+        str | None, argument("TARGET", help="The queue to put into; it remembers keys for 7 days.")
+    ] = None,
     batch: Annotated[int, option("--batch", "-b", metavar="N", parse=whole, help="At most so many in flight.")] = 100,
     rate: Annotated[float | None, option("--rate", metavar="N", parse=number, help="At most so many a second.")] = None,
     drain: Annotated[bool, flag("--drain", help="End when nothing is ready.")] = False,
@@ -35,35 +39,43 @@ def relay(
 ) -> int:
     """Carry messages to another queue until TERM or Ctrl-C: each arrives, once, and in order within a group.
 
-    While the target is away they wait, and no attempt is counted. What it refuses goes to the dead letters.
+    While the target is away they wait, and no attempt is counted. What it refuses goes to the dead letters. Without
+    SOURCE and TARGET these are SPOOLQ_RELAY_SOURCE and SPOOLQ_RELAY_TARGET.
     """
-    from spoolq.relay import Relay
+    from spoolq.relay import Relay, reports
 
+    source, target, rate = _asked(source, target, rate)
     logs.begin("info")
+    with entry.open_queue(source) as here, stopping() as stop:
+        shown = entry.shown_url(target)
+        reporter = reports.Reporter(reports.directory_for(source, environ), here.name, shown)
 
-    def told(figures: "Figures") -> None:
-        if metrics is not None:
-            _write(Path(metrics), figures, entry.shown_url(target))
+        def told(figures: "Figures") -> None:
+            reporter.tell(figures)
+            if metrics is not None:
+                reports.replace_text(Path(metrics), reports.exposition(here.name, shown, figures))
 
-    with entry.open_queue(source) as here, entry.open_queue(target) as there, stopping() as stop:
-        done = Relay(here, there, batch=batch, rate=rate, stop=stop, told=told).run(drain=drain)
+        carrier = Relay(here, lambda: entry.open_queue(target), batch=batch, rate=rate, stop=stop, told=told)
+        try:
+            done = carrier.run(drain=drain)
+        finally:
+            reporter.tell(carrier.figures, ended=True)
     fields = {"sent": done.sent, "refused": done.refused, "outages": done.outages}
     outcome(as_json, fields, f"{counted(done.sent, 'message')} sent, {done.refused} refused")
     return failure.DONE
 
 
-def _write(path: Path, figures: "Figures", target: str) -> None:
-    """As a whole, by a rename: whoever reads it sees no half."""
-    label = target.replace("\\", r"\\").replace('"', r"\"")
-    values = {
-        "sent_total": figures.sent,
-        "refused_total": figures.refused,
-        "outages_total": figures.outages,
-        "target_away": int(figures.is_away),
-        "backlog": figures.backlog,
-        "lag_seconds": round(figures.lag_s, 3),
-    }
-    text = "".join(f'spoolq_relay_{name}{{target="{label}"}} {value}\n' for name, value in values.items())
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(text)
-    aside.replace(path)
+def _asked(source: str | None, target: str | None, rate: float | None) -> tuple[str, str, float | None]:
+    """What was given, else what the settings say."""
+    if source is not None and target is not None:
+        return source, target, rate
+    from spoolq.stack.settings import load
+
+    settings = load(environ)
+    target = target or settings.relay_target
+    if not target or source is not None:
+        raise failure.Refused(
+            "a relay needs both SOURCE and TARGET, or neither", "Or set SPOOLQ_RELAY_TARGET; spoolq relay --help"
+        )
+    spool = environ.get("SPOOLQ_SPOOL") or DEFAULT_SPOOL
+    return settings.relay_source or spool, target, rate if rate is not None else settings.relay_rate or None

@@ -43,6 +43,7 @@ def settings_file(settings: StackSettings) -> str:
     return (
         "; Written by `spoolq up` from SPOOLQ_ variables and spoolq.toml.\n"
         f"[program:consumer]\nnumprocs={settings.consumers}\nstopwaitsecs={round(settings.grace_s) + MARGIN_S}\n"
+        f"[program:relay]\nautostart={'true' if settings.relay_target else 'false'}\n"
     )
 
 

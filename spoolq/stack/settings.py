@@ -45,6 +45,9 @@ class StackSettings:
     consumers: int = _number(1, 0, 256, "processes that consume")
     grace_s: float = _number(30.0, 0, 3600, "seconds that a consumer which is told to stop may go on with its message")
     producer_rate: float = _number(1.0, 0.001, 1000, "messages a second of the sample producer")
+    relay_source: str = _text("", "the queue that the relay takes from, spool?queue=NAME; empty: the spool's first")
+    relay_target: str = _text("", "the queue that the relay puts into, a URL; empty: it is not started")
+    relay_rate: float = _number(0.0, 0, 1_000_000, "messages a second that the relay sends at most; 0: no limit")
 
 
 @dataclass(frozen=True, slots=True)

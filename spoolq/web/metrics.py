@@ -19,6 +19,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from spoolq.models import STATES, Health, Stats
+from spoolq.relay.figures import backlog, lag_s
+from spoolq.relay.reports import Report
 
 _TOTALS = {
     "enqueued": "Messages enqueued",
@@ -66,7 +68,7 @@ class Counters:
         child.inc()
         self.seconds.observe(seconds)
 
-    def text(self, queues: Sequence[tuple[Stats, Health | None]]) -> bytes:
+    def text(self, queues: Sequence[tuple[Stats, Health | None]], relays: Sequence[Report] = ()) -> bytes:
         """All figures, as Prometheus reads them."""
         registry = self.registry
         directory = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
@@ -76,6 +78,7 @@ class Counters:
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         own = CollectorRegistry()
         own.register(_Queues(queues))
+        own.register(_Relays([stats for stats, _ in queues], relays))
         return generate_latest(own) + generate_latest(registry)
 
 
@@ -146,3 +149,39 @@ class _Queues(Collector):
                 scan.add_metric((stats.queue,), health.last_scan_ms / 1000)
                 room.add_metric((stats.queue,), int(health.has_room))
         yield from (scan, room)
+
+
+class _Relays(Collector):
+    """The figures of relays that take from these queues; several between the same two are added up."""
+
+    def __init__(self, queues: Sequence[Stats], relays: Sequence[Report]) -> None:
+        self._stats = {stats.queue: stats for stats in queues}
+        self._pairs: dict[tuple[str, str], list[Report]] = {}
+        for report in relays:
+            if report.queue in self._stats:
+                self._pairs.setdefault((report.queue, report.target), []).append(report)
+
+    def collect(self) -> Iterator[Metric]:
+        """Each figure of each two queues; what waits is the queue's own, also while no relay runs."""
+        labels = ("queue", "target")
+        now_ms = time.time_ns() // 1_000_000
+        running = GaugeMetricFamily("spoolq_relay_running", "Relays at work", labels=labels)
+        away = GaugeMetricFamily("spoolq_relay_target_away", "1 while the target does not take messages", labels=labels)
+        waiting = GaugeMetricFamily("spoolq_relay_backlog", "Messages that have not arrived", labels=labels)
+        lag = GaugeMetricFamily("spoolq_relay_lag_seconds", "How long the oldest ready one waits", labels=labels)
+        for pair, reports in self._pairs.items():
+            at_work = [report for report in reports if report.runs]
+            running.add_metric(pair, len(at_work))
+            away.add_metric(pair, int(any(report.is_away for report in at_work)))
+            waiting.add_metric(pair, backlog(self._stats[pair[0]]))
+            lag.add_metric(pair, lag_s(self._stats[pair[0]], now_ms))
+        yield from (running, away, waiting, lag)
+        for name, said in (
+            ("sent", "Messages that the target has taken"),
+            ("refused", "Messages that the target refused, dead letters since"),
+            ("outages", "Outages of the target"),
+        ):
+            family = CounterMetricFamily(f"spoolq_relay_{name}", f"{said}, since the relay was started", labels=labels)
+            for pair, reports in self._pairs.items():
+                family.add_metric(pair, sum(getattr(report, name) for report in reports))
+            yield family

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from os import environ
+
 from fastapi import Request
 from starlette.responses import Response
 
 from spoolq.errors import NotCapable, QueueNotFound, SpoolqError
 from spoolq.interfaces import Queue
 from spoolq.models import Health, Stats
+from spoolq.relay import reports
 from spoolq.web.metrics import Counters
 from spoolq.web.problems import Problem, problem_of
 from spoolq.web.routes import Json, Strict, declare, new_router, ok
@@ -72,5 +75,6 @@ async def metrics(request: Request) -> Response:
             found.append(await service.call(name, figures))
         except QueueNotFound:  # deleted since they were listed
             continue
-    text = await service.apart(lambda: counters.text(found))
+    relays = reports.directory_for(service.spool, environ)
+    text = await service.apart(lambda: counters.text(found, reports.read(relays)))
     return Response(text, media_type=TEXT)

@@ -19,7 +19,7 @@ from spoolq.stack.settings import StackSettings
 from spoolq.worker import Worker
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ["watch", "api", "consumer", "producer", "cleanup", "ops_console", "admin_console"]
+PROGRAMS = ["watch", "api", "consumer", "producer", "relay", "cleanup", "ops_console", "admin_console"]
 
 
 def read(text: str) -> configparser.RawConfigParser:
@@ -63,7 +63,7 @@ def test_each_program_rotates_its_log_restarts_and_stops_by_term(name):
     assert (found["redirect_stderr"], found["autorestart"], found["stopsignal"]) == ("true", "true", "TERM")
     assert int(found["startsecs"]) >= 1
     assert int(found["startretries"]) >= 3
-    assert found.get("autostart", "true") == ("false" if name == "producer" else "true")
+    assert found.get("autostart", "true") == ("false" if name in {"producer", "relay"} else "true")
 
 
 def test_a_worker_is_not_killed_before_its_grace_is_over():
@@ -73,6 +73,14 @@ def test_a_worker_is_not_killed_before_its_grace_is_over():
     assert int(read(conf.checkout())["program:consumer"]["stopwaitsecs"]) >= grace_s + 5
     other = read(conf.settings_file(StackSettings(grace_s=300, consumers=4)))["program:consumer"]
     assert (int(other["stopwaitsecs"]), other["numprocs"]) == (310, "4")
+
+
+@pytest.mark.parametrize(("target", "starts"), [("", "false"), ("http://there:8000/queues/emails", "true")])
+def test_the_relay_starts_where_it_has_a_target(target, starts):
+    """Which the file does not name: it may have a password."""
+    text = conf.settings_file(StackSettings(relay_target=target))
+    assert read(text)["program:relay"]["autostart"] == starts
+    assert "there" not in text
 
 
 @pytest.mark.parametrize("name", ["plain", "with spaces", 'it\'s 100%; [really] "so"', "x" * 100])
