@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import BinaryIO, NamedTuple, TypeVar
 
@@ -77,6 +78,17 @@ Owner = Holder | Mark
 """Whose nonces a claim gets, where it is not left to chance."""
 
 
+@dataclass(slots=True)
+class _Taking:
+    """One call that claims. taken: what is claimed. buried: whether it met what expired, or is no file."""
+
+    holder: Owner | None
+    count: int
+    lease_s: float | None
+    taken: list[_Taken] = field(default_factory=list)
+    buried: bool = False
+
+
 class Consumer:
     """Claims and settles for one queue. `owner` is the queue that messages refer to."""
 
@@ -86,8 +98,6 @@ class Consumer:
         self._files = session.directory.files
         self._owner = owner
         self._troubled: set[str] = set()
-        self._buried = False
-        """Whether a claim has met what expired, or is no file, and nobody has synced that yet."""
 
     # Claiming
 
@@ -100,7 +110,8 @@ class Consumer:
         if lease_s is None:
             lives = isinstance(holder, Holder)
             lease_s = session.settings.max_hold_s or None if lives else session.settings.lease_s
-        taken: list[_Taken] = []
+        taking = _Taking(holder, count, lease_s)
+        taken = taking.taken
         again: list[_Taken] = []
 
         def act(index: Index) -> None:
@@ -109,7 +120,7 @@ class Consumer:
                     each for row in index.claims_marked(holder.mark, count) if (each := self._taken_before(row))
                 ]
             if not again:
-                self._take_into(taken, index, holder, count, lease_s)
+                self._take_into(taking, index)
 
         try:
             self._transact(act)
@@ -117,10 +128,9 @@ class Consumer:
             self._undo(taken)
             raise
         try:
-            buried, self._buried = self._buried, False
-            if taken or buried:
+            if taken or taking.buried:
                 cur = [self._directory.cur] if taken else []
-                dead = [self._directory.dead] if buried else []
+                dead = [self._directory.dead] if taking.buried else []
                 moves.sync_moved(session, *cur, *dead, self._directory.new)
             if lease_s is not None:
                 for each in taken:
@@ -171,9 +181,7 @@ class Consumer:
         with session.alone(), translated("index", self._directory.base):
             return act(NamesOnly(session))
 
-    def _take_into(
-        self, taken: list[_Taken], index: Index, holder: Owner | None, count: int, lease_s: float | None
-    ) -> None:
+    def _take_into(self, taking: _Taking, index: Index) -> None:
         # Whatever an earlier try renamed has been put back, or stands: never claim it twice.
         if self._session.is_paused:
             return
@@ -182,28 +190,27 @@ class Consumer:
         if looked:
             self._promote(index, now)
         try:
-            self._take_up_to(index, holder, count, lease_s, now, taken)
-            if not taken and not looked and self._promote(index, now):
-                self._take_up_to(index, holder, count, lease_s, now, taken)
+            self._take_up_to(taking, index, now)
+            if not taking.taken and not looked and self._promote(index, now):
+                self._take_up_to(taking, index, now)
         except BaseException:
-            self._undo(taken)
-            taken.clear()
+            self._undo(taking.taken)
+            taking.taken.clear()
             raise
 
     def _promote(self, index: Index, now: int) -> bool:
         due = index.first_due()
         return due is not None and due <= now and index.promote(now, sql.PROMOTE_AT_ONCE) > 0
 
-    def _take_up_to(
-        self, index: Index, holder: Owner | None, count: int, lease_s: float | None, now: int, taken: list[_Taken]
-    ) -> None:
+    def _take_up_to(self, taking: _Taking, index: Index, now: int) -> None:
         skip = 0
-        while len(taken) < count:
+        taken = taking.taken
+        while len(taken) < taking.count:
             row = index.first_ready_one(skip)
             if row is None:
                 return
             try:
-                result = self._take_one(index, row, holder, lease_s, now)
+                result = self._take_one(taking, index, row, now)
             except (DiskFull, StorageError) as error:
                 if not taken:
                     raise
@@ -217,13 +224,11 @@ class Consumer:
             elif result is _Trouble.LATER:
                 skip += 1
 
-    def _take_one(
-        self, index: Index, row: Row, holder: Owner | None, lease_s: float | None, now: int
-    ) -> _Taken | _Trouble:
+    def _take_one(self, taking: _Taking, index: Index, row: Row, now: int) -> _Taken | _Trouble:
         """Open it, see that nobody writes it, rename it: the commit point. Then the row."""
         if row.expires_at_ms is not None and row.expires_at_ms <= now:
             mending.expire(self._session, index, row)
-            self._buried = True
+            taking.buried = True
             return _Trouble.SETTLED
         source = f"{self._directory.new}/{moves.name_of(row)}"
         try:
@@ -232,7 +237,7 @@ class Consumer:
             return _Trouble.GONE
         except UnsafeFile as error:
             moves.to_dead(self._session, index, row, error.message, None)
-            self._buried = True
+            taking.buried = True
             return _Trouble.SETTLED
         except PermissionError as error:
             self._report_trouble(row.id, "not readable", error)
@@ -240,15 +245,13 @@ class Consumer:
         except OSError as error:
             raise storage_error(error, "dequeue", source) from error
         try:
-            return self._take_open(index, row, holder, lease_s, now, source, fd)
+            return self._take_open(taking, index, row, now, source, fd)
         except OSError as error:
             raise storage_error(error, "dequeue", source) from error
         finally:
             os.close(fd)
 
-    def _take_open(
-        self, index: Index, row: Row, holder: Owner | None, lease_s: float | None, now: int, source: str, fd: int
-    ) -> _Taken | _Trouble:
+    def _take_open(self, taking: _Taking, index: Index, row: Row, now: int, source: str, fd: int) -> _Taken | _Trouble:
         writer = take_lease(fd)
         if writer is Writer.WRITING:
             return _Trouble.LATER
@@ -259,6 +262,7 @@ class Consumer:
             if len(body) != size:
                 body = None
         deadline = deadline_at = None
+        holder, lease_s = taking.holder, taking.lease_s
         if lease_s is not None:
             deadline = self._session.clock.boot_ms() + round(lease_s * 1000)
             deadline_at = self._set_deadline(fd, lease_s)

@@ -7,6 +7,7 @@ something to say. Reading never fails on what it finds there: a line that is not
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import os
@@ -91,9 +92,40 @@ def _line(value: Mapping[str, Any]) -> bytes:
 
 def write_arrival(directory: QueueDirectory, id: str, arrival: Arrival, *, sync: bool) -> None:
     """Write the first line, before the message is there: in `tmp/`, [synced,] renamed, [directory synced]."""
-    directory.files.write_whole(
-        directory.temporary(id + ".meta"), directory.meta_path(id), arrival_line(arrival), sync=sync
-    )
+    directory.files.write_whole(_temporary(directory, id), directory.meta_path(id), arrival_line(arrival), sync=sync)
+
+
+def prepare_arrival(directory: QueueDirectory, id: str, arrival: Arrival, *, sync: bool) -> None:
+    """The first half of `write_arrival`, for a message whose key is to be reserved: in `tmp/`, [synced]."""
+    files = directory.files
+    temporary = _temporary(directory, id)
+    fd = files.create(temporary)
+    try:
+        try:
+            files.write(fd, arrival_line(arrival))
+            if sync:
+                files.fsync(fd)
+        finally:
+            files.close(fd)
+    except BaseException:
+        files.discard(temporary)
+        raise
+
+
+def place_arrival(directory: QueueDirectory, id: str) -> None:
+    """The second half, which the caller syncs: renamed, unless it is there already."""
+    with contextlib.suppress(FileNotFoundError):
+        directory.files.rename(_temporary(directory, id), directory.meta_path(id))
+
+
+def discard_arrival(directory: QueueDirectory, id: str) -> None:
+    """Wherever it is."""
+    directory.files.discard(directory.meta_path(id))
+    directory.files.discard(_temporary(directory, id))
+
+
+def _temporary(directory: QueueDirectory, id: str) -> str:
+    return directory.temporary(id + ".meta")
 
 
 def append_attempt(directory: QueueDirectory, id: str, attempt: Attempt, *, sync: bool) -> bool:

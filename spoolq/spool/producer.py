@@ -22,7 +22,7 @@ from spoolq.errors import Busy, QueueNotFound, SpoolqError, StorageError, TryAga
 from spoolq.models import NewMessage
 from spoolq.spool.files import open_message
 from spoolq.spool.index import Index, Key, look_key
-from spoolq.spool.meta import Arrival, write_arrival
+from spoolq.spool.meta import Arrival, discard_arrival, place_arrival, prepare_arrival, write_arrival
 from spoolq.spool.names import clean_name, format_name
 from spoolq.spool.probe import Writer, take_lease
 from spoolq.spool.room import Room
@@ -206,19 +206,28 @@ class Producer:
             raise
 
     def _give_up(self, id: str, fd: int = -1) -> None:
-        """Leave no litter of an enqueue that failed before its commit point."""
+        """Leave no litter of an enqueue that failed before its commit point.
+
+        CRASH: the metadata goes first, since without a body in `tmp/` it is that of a message which has come and gone,
+        and its key would be taken.
+        """
         if fd >= 0:
             os.close(fd)
+        discard_arrival(self._directory, id)
         self._files.discard(self._directory.temporary(id))
-        self._files.discard(self._directory.meta_path(id))
 
-    def _put_in_place(self, run: list[_Prepared]) -> None:
-        """Metadata, then the rename of each (its commit point), then one sync of the directory."""
+    def _put_in_place(self, run: list[_Prepared], *, noted: bool = False) -> None:
+        """Metadata, then the rename of each (its commit point), then one sync of the directory.
+
+        noted: the metadata is there, and only its directory is to be synced.
+        """
         syncs = self._session.syncs
         placed: list[_Prepared] = []
         try:
+            if noted and syncs:
+                self._files.sync_directory(self._directory.meta)
             for prepared in run:
-                if prepared.arrival is not _NOTHING:
+                if not noted and prepared.arrival is not _NOTHING:
                     write_arrival(self._directory, prepared.id, prepared.arrival, sync=syncs)
             for prepared in run:
                 target = f"{self._directory.new}/{prepared.file_name}"
@@ -236,9 +245,20 @@ class Producer:
             raise
 
     def _taken_back(self, prepared: _Prepared) -> bool:
-        """Whether it is out of `new/` again. RACE: what was claimed meanwhile is delivered, with its metadata."""
+        """Whether it is out of `new/` again. RACE: what was claimed meanwhile is delivered, with its metadata.
+
+        CRASH: back in `tmp/` it is a message that never was, whatever is left of it.
+        """
+        placed = f"{self._directory.new}/{prepared.file_name}"
         try:
-            return self._files.unlink_if_there(f"{self._directory.new}/{prepared.file_name}")
+            self._files.rename(placed, self._directory.temporary(prepared.id))
+            return True
+        except FileNotFoundError:
+            return False
+        except OSError:
+            pass  # A full disk may refuse a new name, but not that one goes.
+        try:
+            return self._files.unlink_if_there(placed)
         except OSError as error:
             log.warning("enqueue.not_taken_back id=%s error=%s", prepared.id, error)
             return False
@@ -365,16 +385,21 @@ class Producer:
         # The file that a reservation names exists, locked, before the reservation does.
         self._write_body(plan, write, keep_open=True)
         try:
+            with translated("enqueue", self._directory.tmp):
+                prepare_arrival(self._directory, plan.id, plan.arrival, sync=self._session.syncs)
             known = self._reserve(key, plan)
             if known is not None:
                 self._give_up(plan.id)
                 return known
             # Where this fails the reservation stays: the next of this key sees whether there is a message.
-            self._put_in_place([plan])
-            return self._finish_keyed(key, plan)
+            self._put_in_place([plan], noted=True)
         except BaseException:
-            self._files.discard(self._directory.temporary(plan.id))
+            # Where the message is there, and could not be taken back, its metadata stays.
+            if os.path.lexists(self._directory.temporary(plan.id)):
+                self._give_up(plan.id)
             raise
+        else:
+            return self._finish_keyed(key, plan)
         finally:
             os.close(plan.fd)
 
@@ -407,18 +432,27 @@ class Producer:
 
     def _try_to_reserve(self, key: str, plan: _Prepared) -> tuple[bool, str | None]:
         """Whether it is settled whose the key is, and the other's id where it is another's."""
-        until = plan.arrival.dedup_until_ms
-        assert until is not None
         with self._session.write() as index, translated("enqueue", self._directory.base):
             known = index.key(key)
-            if known is None or self._is_over(known):
-                index.keep_key(key, Key(plan.id, until, True))
+            if known is None or self._is_over(known) or known.id == plan.id:
+                self._note_reservation(index, key, plan)
                 return True, None
             if not known.reserved:
                 return True, known.id
             if not self._writer_lives(known.id):
-                return True, self._take_over(index, key, known, Key(plan.id, until, True))
+                if self._has_come(index, key, known):
+                    return True, known.id
+                self._give_up(known.id)
+                self._note_reservation(index, key, plan)
+                return True, None
         return False, None
+
+    def _note_reservation(self, index: Index, key: str, plan: _Prepared) -> None:
+        """Under the lock, in the metadata too: so an index that is made anew at any time knows of it."""
+        until = plan.arrival.dedup_until_ms
+        assert until is not None
+        place_arrival(self._directory, plan.id)
+        index.keep_key(key, Key(plan.id, until, True))
 
     def _writer_lives(self, id: str) -> bool:
         """Whether the file that a reservation names is still being written, by its writer's lock on it."""
@@ -434,25 +468,24 @@ class Producer:
             os.close(fd)
         return False
 
-    def _take_over(self, index: Index, key: str, known: Key, mine: Key) -> str | None:
-        """A reservation whose writer is not at it any more: its message is there (mend), or the key is free."""
+    def _has_come(self, index: Index, key: str, known: Key) -> bool:
+        """Of a reservation whose writer is not at it any more: whether its message is, or was, there; then mend."""
         placed = self._directory.locate([known.id])[known.id]
-        if placed or index.row(known.id) is not None:
-            if placed and self._session.syncs:
-                # Its writer may not have come to this, and what is answered now is a promise.
-                with translated("enqueue", self._directory.new):
-                    self._files.sync_directory(self._directory.new)
-            index.keep_key(key, known._replace(reserved=False))
-            self._session.scan_due = True
-            return known.id
-        index.keep_key(key, mine)
-        return None
+        if not placed and index.row(known.id) is None:
+            return False
+        if placed and self._session.syncs:
+            # Its writer may not have come to this, and what is answered now is a promise.
+            with translated("enqueue", self._directory.new):
+                self._files.sync_directory(self._directory.new)
+        index.keep_key(key, known._replace(reserved=False))
+        self._session.scan_due = True
+        return True
 
     def _finish_keyed(self, key: str, plan: _Prepared) -> str:
         """The row, and the end of the reservation, in one transaction; the id of the message that has the key.
 
-        A reservation goes with an index that is removed. If another has the key by now, this message gives way, unless
-        it was claimed already.
+        If another has the key by now, since this one's window ended on the way, or somebody removed its metadata, this
+        message gives way, unless it was claimed already.
         """
         id = plan.id
         for last_try in (False, False, True):

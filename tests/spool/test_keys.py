@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from spoolq.errors import StorageError
 from spoolq.spool import index as sql
 from spoolq.spool.files import Files
 from tests.helpers import names, wait_for
@@ -14,17 +15,17 @@ from tests.spool.helpers import drain
 
 
 class Hooked(Files):
-    """Does something, once, before a keyed message's metadata is written: the key is reserved then, and no more."""
+    """Does something, once, before a keyed message is renamed into `new/`: the key is reserved then, and no more."""
 
     def __init__(self):
         super().__init__()
         self.hook = lambda: None
 
-    def create(self, path):
-        if path.endswith(".meta"):
+    def rename(self, source, target):
+        if "/new/" in target:
             hook, self.hook = self.hook, lambda: None
             hook()
-        return super().create(path)
+        super().rename(source, target)
 
 
 def remove_index(spool):
@@ -32,26 +33,51 @@ def remove_index(spool):
         path.unlink()
 
 
-def test_a_reservation_that_went_with_the_index_makes_no_second_message(spool, open_queue):
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_reservation_outlives_the_index(spool, open_queue, times):
+    """Who comes with its key meanwhile waits for it, and is answered its id, however often the index goes."""
     files = Hooked()
     slow, fast = open_queue(files=files), open_queue()
-    fast_ids = []
+    answered = []
+    other = threading.Thread(target=lambda: answered.append(fast.enqueue(b"fast", dedup_key="key")))
 
     def meanwhile():
-        remove_index(spool)
-        fast_ids.append(fast.enqueue(b"fast", dedup_key="key"))
+        for _ in range(times):
+            remove_index(spool)
+            assert open_queue().stats().ready == 0
+        other.start()
+        other.join(0.2)
+        assert answered == []
 
     files.hook = meanwhile
-    assert [slow.enqueue(b"slow", dedup_key="key")] == fast_ids
-    assert fast.enqueue(b"later", dedup_key="key") == fast_ids[0]
-    assert drain(slow) == [b"fast"]
+    id = slow.enqueue(b"slow", dedup_key="key")
+    other.join()
+    assert answered == [id]
+    assert fast.enqueue(b"later", dedup_key="key") == id
+    assert drain(slow) == [b"slow"]
     assert len(names(spool, "meta")) == 1
 
 
-def test_one_that_was_claimed_already_stays(spool, open_queue):
-    """Both are delivered then: at least once is what is promised of a message."""
+def test_a_failed_enqueue_frees_its_key(spool, open_queue):
+    """Also where the index goes right after: nothing is left that could be taken for a message come and gone."""
     files = Hooked()
-    slow, fast = open_queue(files=files), open_queue()
+    queue = open_queue(files=files)
+
+    def fail():
+        raise OSError(5, "Input/output error")
+
+    files.hook = fail
+    with pytest.raises(StorageError):
+        queue.enqueue(b"never", dedup_key="key")
+    assert names(spool, "meta") == names(spool, "tmp") == []
+    remove_index(spool)
+    queue.enqueue(b"again", dedup_key="key")
+    assert drain(queue) == [b"again"]
+
+
+def test_a_message_whose_reservation_somebody_removed_gives_way(spool, open_queue):
+    """By hand, metadata and index: then another of its key may have come, and been claimed."""
+    fast = open_queue()
     claimed = []
 
     class Claiming(Hooked):
@@ -59,15 +85,17 @@ def test_one_that_was_claimed_already_stays(spool, open_queue):
             super().rename(source, target)
             if "/new/" in target and not claimed:
                 remove_index(spool)
+                for path in (spool / "meta").iterdir():
+                    path.unlink()
                 fast.enqueue(b"fast", dedup_key="key")
                 claimed.extend(fast.dequeue_many(5))
 
     slow = open_queue(files=Claiming())
-    slow.enqueue(b"slow", dedup_key="key")
-    bodies = sorted(message.body for message in claimed)
-    for message in claimed:
-        message.ack()
-    assert bodies + drain(fast) in ([b"fast", b"slow"], [b"slow"])
+    id = slow.enqueue(b"slow", dedup_key="key")
+    assert [(message.id, message.body) for message in claimed] == [(id, b"fast")]
+    claimed[0].ack()
+    assert drain(fast) == []
+    assert names(spool, "tmp") == []
 
 
 @pytest.mark.parametrize("damage", ["reserving", "finishing", "looking"])

@@ -150,14 +150,14 @@ def test_enqueue_many(story):
 
 
 def test_enqueue_keyed(story):
-    """The reservation is committed before the message is there, and ends in the transaction that adds its row."""
+    """The reservation, in metadata and index, is committed before the message is there, and ends in the transaction that adds its row."""
     queue = story.open()
     with story.recorder.story() as steps:
         first = queue.enqueue(b"x", dedup_key="k")
     at = [steps.index(step) for step in ("create tmp/ID", "rename tmp/ID.meta meta/ID.jsonl", "rename tmp/ID new/ID")]
     commits = [number for number, step in enumerate(steps) if step == "commit"]
     assert at == sorted(at)
-    assert any(at[0] < commit < at[1] for commit in commits)
+    assert any(at[1] < commit < at[2] for commit in commits)
     assert commits[-1] > at[2]
     assert [step for step in steps if step.split()[0] in {"fsync", "sync"}] == story.steps("""
         + fsync tmp/ID
