@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 from spoolq.errors import storage_error
+
+T = TypeVar("T")
 
 NAME = "audit.jsonl"
 _LAST_BYTES = 1 << 20
@@ -60,22 +64,31 @@ def add(path: Path, done: Done) -> None:
 
 def last(path: Path, limit: int) -> list[Done]:
     """The last ones, newest first; [] where nothing was done yet."""
+    return list(islice(last_lines(path, _LAST_BYTES, _read, op="audit"), limit))
+
+
+def last_lines(path: Path, most_bytes: int, read: Callable[[Any], T], *, op: str) -> Iterator[T]:
+    """What `read` makes of the lines of JSON at the end of a file, newest first; nothing where there is no file.
+
+    A line that is torn, or that `read` refuses with ValueError, TypeError or KeyError, is passed over.
+    """
     try:
         with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_BYTES))
+            file.seek(max(0, os.fstat(file.fileno()).st_size - most_bytes))
             lines = file.read().splitlines()
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
-        raise storage_error(error, "audit", str(path)) from error
-    found = (_read(line) for line in reversed(lines))
-    return [done for done in found if done is not None][:limit]
+        raise storage_error(error, op, str(path)) from error
+    for line in reversed(lines):
+        try:
+            yield read(json.loads(line))
+        except (ValueError, TypeError, KeyError):
+            continue
 
 
-def _read(line: bytes) -> Done | None:
-    try:
-        data = json.loads(line)
-        known = {each.name: data[each.name] for each in fields(Done) if each.name in data}
-        return Done(**known) if isinstance(known["at_ms"], int) else None
-    except (ValueError, TypeError, KeyError):
-        return None
+def _read(data: Any) -> Done:
+    known = {each.name: data[each.name] for each in fields(Done) if each.name in data}
+    if not isinstance(known["at_ms"], int):
+        raise TypeError("at_ms is an instant")
+    return Done(**known)

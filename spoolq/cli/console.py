@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from spoolq.cli import output
-from spoolq.cli.declare import command, option
+from spoolq.cli.declare import Command, command, option
 from spoolq.cli.options import DEFAULT_SPOOL, Json, Spool
 from spoolq.cli.values import whole
 from spoolq.console import launch
@@ -15,39 +15,25 @@ MaxUpload = Annotated[
 ]
 
 
-@command("""
-    spoolq console ops
-    spoolq console ops --spool http://127.0.0.1:8000 --port 8601
-""")
-def ops(
-    *,
-    host: Host = launch.DEFAULT_HOST,
-    port: Annotated[
-        int, option("--port", "-p", metavar="N", parse=whole, env="SPOOLQ_OPS_PORT", help="The port.")
-    ] = launch.DEFAULT_PORTS["ops"],
-    max_upload_mb: MaxUpload = launch.DEFAULT_UPLOAD_MB,
-    spool: Spool = DEFAULT_SPOOL,
-    as_json: Json = False,
-) -> None:
-    """Work with messages in the browser: send, take, look, redrive. The spool may be a server's URL."""
-    _start("ops", host=host, port=port, max_upload_mb=max_upload_mb, spool=spool, as_json=as_json)
+def _console(kind: launch.Kind, examples: str, doc: str) -> Command:
+    """The command of one of the two: they differ in their port, and in what they say."""
+    variable = f"SPOOLQ_{kind.upper()}_PORT"
 
+    def start(
+        *,
+        host: Host = launch.DEFAULT_HOST,
+        port: Annotated[
+            int, option("--port", "-p", metavar="N", parse=whole, env=variable, help="The port.")
+        ] = launch.DEFAULT_PORTS[kind],
+        max_upload_mb: MaxUpload = launch.DEFAULT_UPLOAD_MB,
+        spool: Spool = DEFAULT_SPOOL,
+        as_json: Json = False,
+    ) -> None:
+        _start(kind, host=host, port=port, max_upload_mb=max_upload_mb, spool=spool, as_json=as_json)
 
-@command("""
-    spoolq console admin
-""")
-def admin(
-    *,
-    host: Host = launch.DEFAULT_HOST,
-    port: Annotated[
-        int, option("--port", "-p", metavar="N", parse=whole, env="SPOOLQ_ADMIN_PORT", help="The port.")
-    ] = launch.DEFAULT_PORTS["admin"],
-    max_upload_mb: MaxUpload = launch.DEFAULT_UPLOAD_MB,
-    spool: Spool = DEFAULT_SPOOL,
-    as_json: Json = False,
-) -> None:
-    """Look after queues in the browser: numbers over time, settings, health, cleanup. The spool may be a URL."""
-    _start("admin", host=host, port=port, max_upload_mb=max_upload_mb, spool=spool, as_json=as_json)
+    start.__name__ = start.__qualname__ = kind
+    start.__doc__ = doc
+    return command(examples)(start)
 
 
 def _start(kind: launch.Kind, *, host: str, port: int, max_upload_mb: int, spool: str, as_json: bool) -> None:
@@ -58,3 +44,20 @@ def _start(kind: launch.Kind, *, host: str, port: int, max_upload_mb: int, spool
     if as_json:
         output.emit({"event": "serving", "host": host, "port": port})
     launch.launch(kind, spool=spool, host=host, port=port, max_upload_mb=max_upload_mb)
+
+
+ops = _console(
+    "ops",
+    """
+    spoolq console ops
+    spoolq console ops --spool http://127.0.0.1:8000 --port 8601
+    """,
+    "Work with messages in the browser: send, take, look, redrive. The spool may be a server's URL.",
+)
+admin = _console(
+    "admin",
+    """
+    spoolq console admin
+    """,
+    "Look after queues in the browser: numbers over time, settings, health, cleanup. The spool may be a URL.",
+)

@@ -1,6 +1,5 @@
 """`spoolq serve`: the REST API, for programs in any language. What it answers is in docs/rest-api.md."""
 
-import ipaddress
 from typing import Annotated, Any
 
 from spoolq.cli import failure
@@ -66,9 +65,10 @@ def serve(
             f"{error.name} is not installed", op="serve", hint="Install it with: pip install 'spoolq[rest]'"
         ) from error
     from spoolq import queue as entry
+    from spoolq.stack.ports import check_free, is_loopback
 
     entry.open_queue(spool).close()  # make the spool, or say at once why it cannot be used
-    is_open = unix is None and not _is_loopback(host)
+    is_open = unix is None and not is_loopback(host)
     if is_open:
         _check_token(spool)
     asked: dict[str, Any] = {
@@ -88,8 +88,6 @@ def serve(
         "access_log": not no_access_log,
     }
     if unix is None:
-        from spoolq.stack.ports import check_free
-
         check_free(host, port, "SPOOLQ_API_PORT, or --port,")
     if as_json:
         emit({"event": "serving", "host": host, "port": port, "unix": unix})
@@ -102,15 +100,6 @@ def _positive(flag: str, value: int, most: int, *, least: int = 1) -> int:
     if not least <= value <= most:
         raise ValueError(f"{flag} must be {least} to {most}, not {value}")
     return value
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_token(spool: str) -> None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import streamlit as st
 
 from spoolq.console import words
+from spoolq.stack.ports import is_loopback
 
 TOKEN_VARIABLE = "SPOOLQ_CONSOLE_TOKEN"
 HOSTS_VARIABLE = "SPOOLQ_CONSOLE_ALLOW_HOST"
@@ -55,16 +56,6 @@ def host_header() -> str:
 def listens_beyond() -> bool:
     """Whether others than this machine can reach Streamlit. It listens everywhere unless told otherwise."""
     return not is_loopback(str(st.get_option("server.address") or ""))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is this machine's own."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def host_allowed(host: str, environ: Mapping[str, str]) -> bool:

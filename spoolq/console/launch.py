@@ -5,17 +5,16 @@ Everything that could keep it from starting is looked at before, and said in wor
 
 from __future__ import annotations
 
-import errno
 import os
-import socket
 import sys
 from collections.abc import Mapping
 from importlib.resources import files
 from importlib.util import find_spec
 from typing import Literal
 
-from spoolq.errors import NotAllowed, NotCapable, SpoolqError
+from spoolq.errors import NotAllowed, NotCapable
 from spoolq.queue import is_url, open_queue
+from spoolq.stack.ports import check_free, is_loopback
 
 Kind = Literal["ops", "admin"]
 
@@ -33,13 +32,13 @@ def launch(kind: Kind, *, spool: str, host: str, port: int, max_upload_mb: int) 
     """Become Streamlit, showing this console of `spool` on `host` and `port`. Returns only by raising.
 
     NotCapable where Streamlit is not installed, NotAllowed where other machines could see it without a token,
-    SpoolqError where the port is taken, and what `open_queue` raises.
+    PortTaken where the port is, and what `open_queue` raises.
     """
     if find_spec("streamlit") is None:
         hint = "Install it with: pip install 'spoolq[console]'"
         raise NotCapable("streamlit is not installed", op="console", hint=hint)
     check_reach(host, os.environ)
-    check_port(kind, host, port)
+    check_free(host, port, f"SPOOLQ_{kind.upper()}_PORT, or --port,")
     if not is_url(spool):
         open_queue(spool).close()  # make the spool, or say at once why it cannot be used
         spool = os.path.abspath(spool)
@@ -76,27 +75,9 @@ def check_reach(host: str, environ: Mapping[str, str]) -> None:
     """NotAllowed where other machines could see the console, and no token keeps them out."""
     from spoolq.console import guard
 
-    if not guard.is_loopback(host) and not environ.get(guard.TOKEN_VARIABLE):
+    if not is_loopback(host) and not environ.get(guard.TOKEN_VARIABLE):
         raise NotAllowed(
             f"{host} can be reached from other machines, and no token is set",
             op="console",
             hint=f"Set {guard.TOKEN_VARIABLE}, or leave out --host",
         )
-
-
-def check_port(kind: Kind, host: str, port: int) -> None:
-    """SpoolqError where the address cannot be listened on."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                hint = f"Take another: --port N, or SPOOLQ_{kind.upper()}_PORT=N"
-                raise SpoolqError(f"port {port} is taken", op="console", hint=hint) from error
-            raise SpoolqError(
-                f"cannot listen on {host}, port {port}: {error.strerror}",
-                op="console",
-                hint="Look at --host and --port, or SPOOLQ_CONSOLE_HOST",
-            ) from error

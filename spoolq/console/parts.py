@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import streamlit as st
 
@@ -34,11 +34,26 @@ _LAST = "console.last"
 _ASKED = "console.asked"
 
 
-def console(title: str, pages: Callable[[], Sequence[Any]]) -> None:
-    """A whole console: who may see it, then the page that the address names."""
+class Entry(NamedTuple):
+    """A page as the navigation has it: what draws it, its title, its icon, and its path in the address."""
+
+    page: Callable[[], None]
+    title: str
+    icon: str
+    path: str
+
+
+def console(title: str, entries: Sequence[Entry]) -> None:
+    """A whole console: who may see it, then the page that the address names; the first one where it names none."""
     st.set_page_config(page_title=f"spoolq {title}", page_icon=":material/inbox:", layout="wide")
     guard.enter()
-    st.navigation(list(pages()), position="top").run()
+    pages = [
+        st.Page(
+            each.page, title=each.title, icon=f":material/{each.icon}:", url_path=each.path, default=each is entries[0]
+        )
+        for each in entries
+    ]
+    st.navigation(pages, position="top").run()
 
 
 def frame(title: str, draw: Callable[[Queue], object]) -> None:
@@ -176,7 +191,7 @@ def table(cells: Cells, key: str, *, select: bool = False, height: int | None = 
     shown = {
         name: [words.line(value) if isinstance(value, str) else value for value in of] for name, of in cells.items()
     }
-    options: dict[str, Any] = {"height": height} if height else {}
+    options: dict[str, Any] = {"column_config": _formats(shown)} | ({"height": height} if height else {})
     if not select:
         st.dataframe(shown, key=key, hide_index=True, **options)
         return []
@@ -184,6 +199,12 @@ def table(cells: Cells, key: str, *, select: bool = False, height: int | None = 
     rows = made["selection"]["rows"]
     count = max((len(of) for of in shown.values()), default=0)
     return [row for row in rows if row < count]
+
+
+def _formats(shown: Cells) -> dict[str, Any]:
+    """Numbers as the tiles have them: 100,000. But a pid is a name."""
+    counts = [name for name, of in shown.items() if name != "pid" and any(isinstance(value, int) for value in of)]
+    return {name: st.column_config.NumberColumn(format="%,d") for name in counts}
 
 
 def confirm(title: str, *, what: str, do: str, act: Act, typed: str = "") -> None:

@@ -73,6 +73,13 @@ def instant(at_ms: int | None) -> str:
     return f"{text.instant(at_ms)[:19].replace('T', ' ')} UTC" if at_ms is not None else ""
 
 
+def moment(at_ms: int | None, now_ms: int | None = None) -> str:
+    """A time for a table that says UTC, with how long ago: `2031-05-01 08:00:00 · 12s ago`. Sorts by time."""
+    if at_ms is None:
+        return ""
+    return instant(at_ms).removesuffix(" UTC") + (f" · {age(at_ms, now_ms)}" if now_ms is not None else "")
+
+
 def clock(at_ms: int) -> str:
     """The time of day: `08:00:00 UTC`."""
     return f"{text.instant(at_ms)[11:19]} UTC"

@@ -1,8 +1,9 @@
-"""Whether a port is free, asked before a server is started on it: afterwards the answer is a line in a log."""
+"""Who can reach an address, and whether a port is free: asked before a server starts, else a log has the answer."""
 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 from pathlib import Path
 
@@ -11,6 +12,16 @@ from spoolq.errors import SpoolqError
 
 class PortTaken(SpoolqError):
     """A server cannot listen where it was told to."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is this machine's own, so that no other can reach it."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def check_free(host: str, port: int, variable: str) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from spoolq.errors import storage_error
+from spoolq.audit import last_lines
 from spoolq.stack.programs import Program, Programs
 
 SOCKET_VARIABLE = "SPOOLQ_SUPERVISOR_SOCKET"
@@ -65,24 +65,11 @@ def find_socket(spool: str, environ: Mapping[str, str]) -> Path:
 
 def read_events(path: Path, limit: int) -> list[Event]:
     """The last lines of an events.log, newest first; [] where there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_BYTES))
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise storage_error(error, "events", str(path)) from error
-    return list(_events(lines[::-1]))[:limit]
+    return list(islice(last_lines(path, _LAST_BYTES, _event, op="events"), limit))
 
 
-def _events(lines: list[bytes]) -> Iterator[Event]:
-    for line in lines:
-        try:
-            data = json.loads(line)
-            yield Event(
-                at_ms=int(data["at_ms"]), program=str(data["program"]), what=str(data["what"]),
-                from_state=str(data["from_state"]), to_state=str(data["to_state"]),
-            )  # fmt: skip
-        except (ValueError, TypeError, KeyError):  # torn, or somebody else's
-            continue
+def _event(data: Any) -> Event:
+    return Event(
+        at_ms=int(data["at_ms"]), program=str(data["program"]), what=str(data["what"]),
+        from_state=str(data["from_state"]), to_state=str(data["to_state"]),
+    )  # fmt: skip

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from spoolq.console import guard, place
+from spoolq.console import guard, parts, place
 from spoolq.queue import create_queue
 from spoolq.spool import queues
 from spoolq.spool.queue import SpoolQueue
@@ -68,6 +68,30 @@ def here(monkeypatch: pytest.MonkeyPatch, spool: Path) -> Iterator[Path]:
     opened.close()
 
 
+@pytest.fixture
+def queue(
+    here: Path, open_queue: Callable[..., SpoolQueue], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> SpoolQueue:
+    """The spool's default queue; nothing is found in the present directory."""
+    monkeypatch.chdir(tmp_path)
+    return open_queue()
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows that are selected in a table one can select in; AppTest cannot click into one."""
+    selected: list[int] = []
+    shown = parts.table
+
+    def table(cells: parts.Cells, key: str, *, select: bool = False, height: int | None = None) -> Sequence[int]:
+        shown(cells, key, height=height)
+        # What was selected may have gone when the page is drawn again.
+        return [row for row in selected if row < len(cells["id"])] if select else []
+
+    monkeypatch.setattr(parts, "table", table)
+    return selected
+
+
 # In a browser ------------------------------------------------------------------------
 
 
@@ -101,6 +125,12 @@ def live(live_spool: Path, request: pytest.FixtureRequest) -> Iterator[SpoolQueu
     queue.close()
     if name in queues.list_queues(live_spool):
         queues.delete_queue(live_spool, name)
+
+
+@pytest.fixture
+def root(live: SpoolQueue, live_spool: Path) -> Path:
+    """The directory of the test's queue."""
+    return queues.queue_root(live_spool, live.name)
 
 
 class Console:

@@ -5,37 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-from pathlib import Path
-from typing import Any
-
-import pytest
 
 from spoolq.queue import create_queue
 from spoolq.spool import queues
-from spoolq.spool.queue import SpoolQueue
+from tests.console.pages import number, press, text
 from tests.helpers import messages, wait_for
-
-
-@pytest.fixture
-def root(live: SpoolQueue, live_spool: Path) -> Path:
-    """The directory of the test's queue."""
-    return queues.queue_root(live_spool, live.name)
-
-
-def text(page: Any, words: str) -> Any:
-    """Wait for text on the page."""
-    found = page.get_by_text(words).first
-    found.wait_for()
-    return found
-
-
-def click(page: Any, name: str) -> None:
-    page.get_by_role("button", name=name, exact=True).click()
-
-
-def number(page: Any, label: str, value: str) -> None:
-    """Wait until a tile shows this."""
-    page.get_by_test_id("stMetric").filter(has_text=label).get_by_text(value, exact=True).first.wait_for()
 
 
 def test_create_set_pause_and_delete_a_queue(admin, live_spool, page):
@@ -44,7 +18,7 @@ def test_create_set_pause_and_delete_a_queue(admin, live_spool, page):
     root = queues.queue_root(live_spool, name)
     page.goto(admin.address("queues"))
     page.get_by_role("textbox", name="Name").fill(name)
-    click(page, "Create")
+    press(page, "Create")
     text(page, f"The queue {name} was made")
     assert (root / "new").is_dir()
     assert f"queue={name}" in page.url
@@ -56,18 +30,18 @@ def test_create_set_pause_and_delete_a_queue(admin, live_spool, page):
     assert not (root / "queue.toml").exists()
     field.fill("9")
     field.press("Enter")
-    click(page, "Save the settings")
+    press(page, "Save the settings")
     text(page, "Changed: max_attempts")
     assert (root / "queue.toml").read_text() == "max_attempts = 9\n"
 
-    click(page, "Pause")
+    press(page, "Pause")
     text(page, "paused: nothing is delivered")
     assert (root / "paused").exists()
-    click(page, "Resume")
+    press(page, "Resume")
     text(page, "delivers again")
     assert not (root / "paused").exists()
 
-    click(page, "Delete the queue")
+    press(page, "Delete the queue")
     page.get_by_role("textbox", name="To confirm").fill(name)
     page.get_by_role("textbox", name="To confirm").press("Enter")
     page.get_by_test_id("stDialog").get_by_role("button", name="Delete the queue").click()
@@ -82,7 +56,7 @@ def test_create_set_pause_and_delete_a_queue(admin, live_spool, page):
 def test_check_and_rebuild_with_progress(admin, live, root, page):
     live.enqueue_many(b"x" for _ in range(3000))
     page.goto(admin.address("health", live.name))
-    click(page, "Check now")
+    press(page, "Check now")
     text(page, "Nothing is wrong")
     before = (root / "index.db").stat().st_ino
     page.evaluate(
@@ -90,7 +64,7 @@ def test_check_and_rebuild_with_progress(admin, live, root, page):
         window.bars += document.querySelectorAll('[data-testid=stDialog] [data-testid=stProgress]').length
         }).observe(document.body, {childList: true, subtree: true}) }"""
     )
-    click(page, "Rebuild the index")
+    press(page, "Rebuild the index")
     text(page, "about 3,000 messages")
     page.get_by_test_id("stDialog").get_by_role("button", name="Rebuild the index").click()
     text(page, "The index was made anew, with 3,000 messages")
@@ -107,10 +81,10 @@ def test_a_claim_is_given_back_and_a_cleanup_looks_first(admin, live, root, page
     table = page.get_by_test_id("stDataFrame").last
     table.locator("canvas").first.wait_for()
     table.click(position={"x": 16, "y": 52})
-    click(page, "Give back 1 message now")
+    press(page, "Give back 1 message now")
     text(page, f"1 message of the queue {live.name} ends now")
     assert [kind for kind, _ in messages(root)[id]] == ["cur"]
-    click(page, "Give back 1 message")
+    press(page, "Give back 1 message")
     text(page, "1 message given back")
     assert [kind for kind, _ in messages(root)[id]] == ["new"]
 
@@ -118,10 +92,10 @@ def test_a_claim_is_given_back_and_a_cleanup_looks_first(admin, live, root, page
     (root / "queue.toml").write_text("[retention]\ndone_s = 0.001\n")
     wait_for(lambda: live.settings.retention.done_s < 1)
     page.get_by_role("link", name="Cleanup").click()
-    click(page, "Look what would go")
-    click(page, "Clean up 1 item now")
+    press(page, "Look what would go")
+    press(page, "Clean up 1 item now")
     assert id in messages(root)
-    click(page, "Delete 1 item")
+    press(page, "Delete 1 item")
     text(page, "1 item deleted")
     assert id not in messages(root)
 

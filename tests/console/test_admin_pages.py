@@ -7,92 +7,31 @@ import os
 import socketserver
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 
 import httpx
 import pytest
 import streamlit as st
-from streamlit.testing.v1 import AppTest
 
 from spoolq import audit
 from spoolq.console import place
 from spoolq.console.admin import acts
 from spoolq.errors import StorageError
 from spoolq.queue import create_queue, list_queues
-from spoolq.spool.queue import SpoolQueue
 from spoolq.stack import watched
 from spoolq.web.app import create_app
+from tests.console import pages
+from tests.console.pages import HOSTILE, checked, click, confirmed, said, table, texts, wrong
 from tests.helpers import messages
 from tests.http_server import AppServer
 
 PAGES = ("overview", "queues", "holders", "disk", "health", "cleanup", "drops", "processes", "trail")
-HOSTILE = "<b>x</b> **y** [z](http://evil.example) :smile: \x1b[31mred"
 
 
-@pytest.fixture
-def queue(here, open_queue, monkeypatch, tmp_path) -> SpoolQueue:
-    monkeypatch.chdir(tmp_path)
-    return open_queue()
-
-
-@pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows that are selected in a table one can select in; AppTest cannot click into one."""
-    from spoolq.console import parts
-
-    selected: list[int] = []
-    shown = parts.table
-
-    def table(cells: parts.Cells, key: str, *, select: bool = False, height: int | None = None) -> list[int]:
-        shown(cells, key, height=height)
-        return [row for row in selected if row < len(cells["id"])] if select else []
-
-    monkeypatch.setattr(parts, "table", table)
-    return selected
-
-
-def opened(page: str, **query: str) -> AppTest:
-    app = AppTest.from_string(f"from spoolq.console.admin import {page}\n{page}.page()\n", default_timeout=20)
-    for name, value in query.items():
-        app.query_params[name] = value
-    return checked(app.run())
-
-
-def checked(app: AppTest) -> AppTest:
-    assert [each.value for each in app.exception] == []
-    return app
-
-
-def click(app: AppTest, key: str) -> AppTest:
-    app.button(key=key).click()
-    return checked(app.run())
-
-
-def confirmed(app: AppTest) -> AppTest:
-    return click(app, "confirm-do")
-
-
-def plain(values: Iterator[str]) -> str:
-    return "\n".join(values).replace("\\", "").replace("\u2060", "")
-
-
-def said(app: AppTest) -> str:
-    return plain(each.value for each in app.success)
-
-
-def wrong(app: AppTest) -> str:
-    return plain(each.value for each in app.error)
-
-
-def texts(app: AppTest) -> str:
-    return plain(each.value for kind in ("text", "code", "caption") for each in app.get(kind))
-
-
-def table(app: AppTest, column: str) -> list[object]:
-    """The first table with this column, its values."""
-    return next(list(each.value[column]) for each in app.dataframe if column in each.value)
+opened = partial(pages.opened, "admin")
 
 
 def trail(spool: Path) -> list[dict[str, object]]:
@@ -292,7 +231,7 @@ def test_who_holds_what_and_giving_it_back(queue, here, rows):
     rows[:] = [0]
     app = opened("holders")
     assert table(app, "pid") == [os.getpid()]
-    assert table(app, "until") == ["its process ends"]
+    assert table(app, "until (UTC)") == ["its process ends"]
     click(app, "give-back")
     assert "1 message of the queue default" in texts(app)
     assert [kind for kind, _ in messages(here)[id]] == ["cur"]

@@ -24,17 +24,19 @@ def test_without_streamlit_it_says_how_to_get_it(monkeypatch, spool):
 
 
 @pytest.mark.parametrize(("kind", "setting"), [("ops", "SPOOLQ_OPS_PORT"), ("admin", "SPOOLQ_ADMIN_PORT")])
-def test_a_port_that_is_taken_is_named_with_its_setting(kind, setting):
+def test_a_port_that_is_taken_is_named_with_its_setting(spool, kind, setting):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SpoolqError, match=f"port {port} is taken.*{setting}"):
-            launch.check_port(kind, "127.0.0.1", port)
-    launch.check_port(kind, "127.0.0.1", port)
+        with pytest.raises(SpoolqError, match=f"port {port} on 127.0.0.1 is taken") as refused:
+            launch.launch(kind, spool=str(spool), host="127.0.0.1", port=port, max_upload_mb=1)
+    assert setting in (refused.value.hint or "")
+    assert not spool.exists()
 
 
-def test_an_address_that_is_not_here_is_said():
-    with pytest.raises(SpoolqError, match="cannot listen on 192"):
-        launch.check_port("ops", "192.0.2.1", 8501)
+def test_an_address_that_is_not_here_is_said(spool, monkeypatch):
+    monkeypatch.setenv(guard.TOKEN_VARIABLE, "x")
+    with pytest.raises(SpoolqError, match=r"192\.0\.2\.1:8501"):
+        launch.launch("ops", spool=str(spool), host="192.0.2.1", port=8501, max_upload_mb=1)
 
 
 def test_beyond_this_machine_it_wants_a_token():

@@ -9,39 +9,20 @@ from typing import Any
 
 import httpx
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from spoolq.spool import queues
 from spoolq.spool.queue import SpoolQueue
 from spoolq.web.app import create_app
+from tests.console import pages
+from tests.console.pages import press, text
 from tests.helpers import messages, needs, wait_for
 from tests.http_server import AppServer
-
-
-@pytest.fixture
-def root(live: SpoolQueue, live_spool: Path) -> Path:
-    """The directory of the test's queue."""
-    return queues.queue_root(live_spool, live.name)
 
 
 def where(root: Path, id: str) -> str:
     """The directory that a message is in."""
     [(kind, _)] = messages(root)[id]
     return kind
-
-
-def text(page: Any, words: str) -> Any:
-    """Wait for text on the page; a failure shows what is there instead."""
-    found = page.get_by_text(words).first
-    try:
-        found.wait_for()
-    except Exception as error:
-        raise AssertionError(f"{words!r} is not on the page, but:\n{page.inner_text('body')}") from error
-    return found
-
-
-def click(page: Any, name: str) -> None:
-    page.get_by_role("button", name=name, exact=True).click()
 
 
 def test_upload_take_acknowledge_bury_and_redrive_with_a_worker(ops, live, root, page, work):
@@ -58,26 +39,26 @@ def test_upload_take_acknowledge_bury_and_redrive_with_a_worker(ops, live, root,
     assert {where(root, id) for id in by_name.values()} == {"new"}
 
     page.get_by_role("link", name="Take").click()
-    click(page, "Take the next message")
+    press(page, "Take the next message")
     text(page, "Taken: good.csv")
     assert where(root, by_name["good.csv"]) == "cur"
-    click(page, "Acknowledge")
+    press(page, "Acknowledge")
     text(page, "acknowledged, now done")
     assert where(root, by_name["good.csv"]) == "done"
 
-    click(page, "Take the next message")
+    press(page, "Take the next message")
     text(page, "Taken: bad.csv")
     page.get_by_label("Reason").fill("no such customer")
-    click(page, "Bury")
+    press(page, "Bury")
     text(page, "buried, now dead")
     assert where(root, by_name["bad.csv"]) == "dead"
 
     page.get_by_role("link", name="Dead letters").click()
-    click(page, "Redrive all that fit")
+    press(page, "Redrive all that fit")
     text(page, "1 dead letter of the queue")
     assert where(root, by_name["bad.csv"]) == "dead"
     work("cat", "{}")
-    click(page, "Redrive 1 dead letter")
+    press(page, "Redrive 1 dead letter")
     text(page, "1 dead letter redriven")
     wait_for(lambda: where(root, by_name["bad.csv"]) == "done")
     text(page, "No message gave up.")
@@ -90,10 +71,10 @@ def test_a_selected_row_is_deleted_after_asking(ops, live, root, page):
     table.locator("canvas").first.wait_for()
     table.click(position={"x": 16, "y": 52})
     text(page, "1 message selected. The list stands still")
-    click(page, "Delete")
+    press(page, "Delete")
     text(page, "1 message of the queue")
     assert where(root, first) == "new"
-    click(page, "Delete 1 message")
+    press(page, "Delete 1 message")
     text(page, "1 message deleted")
     text(page, "Select rows to act")
     assert set(messages(root)) == {second}
@@ -199,7 +180,7 @@ def check_harmless(page: Any) -> None:
 def test_a_hostile_message_is_text_on_every_page(ops, live, page):
     id = hostile(live)
     page.goto(ops.address("take", live.name))
-    click(page, "Take the next message")
+    press(page, "Take the next message")
     text(page, "Taken:")
     text(page, "evil")
     check_harmless(page)
@@ -209,11 +190,11 @@ def test_a_hostile_message_is_text_on_every_page(ops, live, page):
     check_harmless(page)
     # Names are made safe by the engine; what one typed comes back in an error as it was.
     page.get_by_label("Delay").fill(HOSTILE.replace("\x1b", ""))
-    click(page, "Requeue")
+    press(page, "Requeue")
     text(page, "Must be seconds")
     check_harmless(page)
     page.get_by_label("Reason").fill(HOSTILE.replace("\x1b", ""))
-    click(page, "Bury")
+    press(page, "Bury")
     text(page, "buried")
     check_harmless(page)
 
@@ -229,9 +210,9 @@ def test_a_hostile_message_is_text_on_every_page(ops, live, page):
     page.get_by_role("option").nth(1).click()
     page.get_by_test_id("stDataFrame").locator("canvas").first.wait_for()
     check_harmless(page)
-    click(page, "Redrive all that fit")
+    press(page, "Redrive all that fit")
     text(page, "1 dead letter of the queue")
-    click(page, "Redrive 1 dead letter")
+    press(page, "Redrive 1 dead letter")
     text(page, "redriven")
 
     page.goto(ops.address("", live.name))
@@ -292,8 +273,6 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(ops, live, page, size):
 
 def test_it_works_on_a_servers_url(here, monkeypatch, open_queue):
     """The same pages, the same calls: a server in this process, the console on its URL."""
-    from tests.console.test_ops_pages import browse_page, click, opened, take_page, texts
-
     queue = open_queue()
     id = queue.enqueue(b"over the wire", name="job")
     server = AppServer()
@@ -301,13 +280,13 @@ def test_it_works_on_a_servers_url(here, monkeypatch, open_queue):
         with server.serving(lambda: create_app(str(here))):
             assert httpx.get(f"{server.url}/queues").status_code == 200
             monkeypatch.setenv("SPOOLQ_SPOOL", server.url)
-            app: AppTest = click(opened(take_page), "take")
-            assert "over the wire" in texts(app)
+            app = pages.click(pages.opened("ops", "take"), "take")
+            assert "over the wire" in pages.texts(app)
             receipt = queue.get(id).receipt
-            click(app, f"ack-{receipt}")
+            pages.click(app, f"ack-{receipt}")
             assert queue.get(id).state == "done"
-            app = opened(browse_page)
-            assert "Nothing is ready." in texts(app)
+            app = pages.opened("ops", "browse")
+            assert "Nothing is ready." in pages.texts(app)
             from spoolq.console import place
 
             place._open_queues().close()

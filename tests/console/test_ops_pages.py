@@ -2,97 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from spoolq.console import parts
 from spoolq.console.ops import dead, message, preview, send
 from spoolq.models import Attempt, MessageInfo
 from spoolq.queue import create_queue
 from spoolq.spool.queue import SpoolQueue
+from tests.console import pages
+from tests.console.pages import checked, click, said, texts, wrong
 
-
-def send_page() -> None:
-    from spoolq.console.ops import send
-
-    send.page()
-
-
-def take_page() -> None:
-    from spoolq.console.ops import take
-
-    take.page()
-
-
-def browse_page() -> None:
-    from spoolq.console.ops import browse
-
-    browse.page()
-
-
-def dead_page() -> None:
-    from spoolq.console.ops import dead
-
-    dead.page()
-
-
-def message_page() -> None:
-    from spoolq.console.ops import message
-
-    message.page()
-
-
-@pytest.fixture
-def queue(here, open_queue) -> SpoolQueue:
-    return open_queue()
-
-
-@pytest.fixture
-def rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows that are selected in the next table; AppTest cannot click into one."""
-    selected: list[int] = []
-    shown = parts.table
-    # What was selected may have gone when the page is drawn again.
-
-    def table(cells: parts.Cells, key: str, *, select: bool = False, height: int | None = None) -> Sequence[int]:
-        shown(cells, key, height=height)
-        return [row for row in selected if row < len(cells["id"])] if select else []
-
-    monkeypatch.setattr(parts, "table", table)
-    return selected
-
-
-def opened(page: Callable[[], None], **query: str) -> AppTest:
-    app = AppTest.from_function(page, default_timeout=20)
-    for name, value in query.items():
-        app.query_params[name] = value
-    return checked(app.run())
-
-
-def checked(app: AppTest) -> AppTest:
-    assert [each.value for each in app.exception] == []
-    return app
-
-
-def click(app: AppTest, key: str) -> AppTest:
-    app.button(key=key).click()
-    return checked(app.run())
-
-
-def said(app: AppTest) -> str:
-    """The note at the top, without its escapes."""
-    return " ".join(each.value for each in app.success).replace("\\", "").replace("\u2060", "")
-
-
-def wrong(app: AppTest) -> str:
-    return " ".join(each.value for each in app.error).replace("\\", "").replace("\u2060", "")
-
-
-def texts(app: AppTest) -> str:
-    return "\n".join(each.value for kind in ("text", "code", "caption") for each in app.get(kind))
+opened = partial(pages.opened, "ops")
 
 
 # The frame ----------------------------------------------------------------------------
@@ -100,7 +23,7 @@ def texts(app: AppTest) -> str:
 
 def test_the_queue_of_the_address_is_shown_and_kept(queue, here):
     create_queue(here, "emails").close()
-    app = opened(browse_page, queue="emails")
+    app = opened("browse", queue="emails")
     assert app.selectbox[0].value == "emails"
     app.selectbox[0].set_value("default")
     checked(app.run())
@@ -110,21 +33,21 @@ def test_the_queue_of_the_address_is_shown_and_kept(queue, here):
 def test_the_numbers_are_those_of_the_queue_with_their_time(queue):
     queue.enqueue(b"x")
     queue.enqueue(b"x", delay_s=60)
-    app = opened(send_page)
+    app = opened("send")
     assert {each.label: each.value for each in app.metric} == {
         "ready": "1", "scheduled": "1", "claimed": "0", "done": "0", "dead": "0",
     }  # fmt: skip
     assert "As of" in texts(app)
 
 
-@pytest.mark.parametrize("page", [send_page, take_page, browse_page, dead_page, message_page])
+@pytest.mark.parametrize("page", ["send", "take", "browse", "dead", "message"])
 def test_a_queue_that_is_not_there_is_said_on_every_page(queue, page):
     app = opened(page, queue="gone")
     assert "gone" in wrong(app)
     assert "tries again" in texts(app)
 
 
-@pytest.mark.parametrize("page", [take_page, browse_page, dead_page, message_page])
+@pytest.mark.parametrize("page", ["take", "browse", "dead", "message"])
 def test_an_empty_page_says_what_to_do(queue, page):
     app = opened(page)
     assert wrong(app) == ""
@@ -135,7 +58,7 @@ def test_an_empty_page_says_what_to_do(queue, page):
 
 
 def test_text_is_sent_with_all_that_was_asked(queue):
-    app = opened(send_page)
+    app = opened("send")
     app.text_area(key="send-Text-0").set_value("hällo")
     app.text_input(key="send-name").set_value("note.txt")
     app.number_input(key="send-priority").set_value(8)
@@ -157,7 +80,7 @@ def test_text_is_sent_with_all_that_was_asked(queue):
 
 
 def test_a_delay_schedules(queue):
-    app = opened(send_page)
+    app = opened("send")
     app.text_input(key="send-delay").set_value("10m")
     app.button[0].click()
     checked(app.run())
@@ -173,7 +96,7 @@ def test_a_delay_schedules(queue):
     ],
 )
 def test_what_is_not_right_is_said_and_nothing_is_sent(queue, key, value, words):
-    app = opened(send_page)
+    app = opened("send")
     app.text_area(key="send-Text-0").set_value("kept")
     app.text_input(key=key).set_value(value)
     app.button[0].click()
@@ -184,7 +107,7 @@ def test_what_is_not_right_is_said_and_nothing_is_sent(queue, key, value, words)
 
 
 def test_json_is_checked_with_the_place(queue):
-    app = opened(send_page)
+    app = opened("send")
     app.segmented_control(key="send-what").set_value("JSON")
     checked(app.run())
     app.text_area(key="send-JSON-0").set_value('{"a": 1,\n nope}')
@@ -211,7 +134,7 @@ def test_headers_that_are_none_name_their_line():
 @pytest.fixture
 def taken(queue) -> tuple[AppTest, str]:
     id = queue.enqueue(b"work", name="job")
-    app = click(opened(take_page), "take")
+    app = click(opened("take"), "take")
     assert queue.get(id).state == "claimed"
     assert "Taken: job" in said(app)
     assert "the lease ends in" in texts(app).replace("\\", "")
@@ -281,7 +204,7 @@ def test_a_lease_that_was_lost_is_said_and_changes_nothing(queue, taken):
 
 
 def test_nothing_to_take_is_no_error(queue):
-    assert "nothing to take" in said(click(opened(take_page), "take"))
+    assert "nothing to take" in said(click(opened("take"), "take"))
 
 
 # Browse ------------------------------------------------------------------------------------
@@ -293,7 +216,7 @@ def ids_of(app: AppTest) -> list[str]:
 
 def test_browse_pages_through_a_state(queue):
     ids = queue.enqueue_many([b"x"] * 150)
-    app = opened(browse_page)
+    app = opened("browse")
     assert ids_of(app) == ids[:100]
     app = click(app, "browse-next")
     assert ids_of(app) == ids[100:]
@@ -305,7 +228,7 @@ def test_browse_pages_through_a_state(queue):
 def test_browse_filters_and_says_what_it_cannot_read(queue):
     queue.enqueue(b"x", name="a.csv", group="g")
     wanted = queue.enqueue(b"x", name="b.json")
-    app = opened(browse_page)
+    app = opened("browse")
     app.text_input(key="browse-name").set_value("JSON")
     checked(app.run())
     assert ids_of(app) == [wanted]
@@ -321,7 +244,7 @@ def test_search_finds_in_every_state(queue):
     waiting = queue.enqueue(b"x", name="needle-1")
     queue.enqueue(b"x", name="hay")
     later = queue.enqueue(b"x", name="needle-2", delay_s=60)
-    app = opened(browse_page)
+    app = opened("browse")
     app.text_input(key="browse-search").set_value("needle")
     checked(app.run())
     assert set(ids_of(app)) == {waiting, later}
@@ -331,7 +254,7 @@ def test_search_finds_in_every_state(queue):
 def test_run_now_and_priority_of_a_selection(queue, rows):
     first = queue.enqueue(b"x", delay_s=60)
     second = queue.enqueue(b"x", delay_s=90)
-    app = opened(browse_page)
+    app = opened("browse")
     app.segmented_control(key="browse-state").set_value("scheduled")
     rows[:] = [0, 1]
     checked(app.run())
@@ -349,7 +272,7 @@ def test_run_now_and_priority_of_a_selection(queue, rows):
 def test_delete_asks_with_the_count(queue, rows):
     ids = queue.enqueue_many([b"x"] * 3)
     rows[:] = [0, 2]
-    app = click(opened(browse_page), "browse-delete")
+    app = click(opened("browse"), "browse-delete")
     assert queue.stats().ready == 3
     assert app.button(key="confirm-do").label == "Delete 2 messages"
     app = click(app, "confirm-cancel")
@@ -362,7 +285,7 @@ def test_delete_asks_with_the_count(queue, rows):
 def test_what_moved_meanwhile_is_left_out_and_said(queue, rows):
     ids = queue.enqueue_many([b"x"] * 2)
     rows[:] = [0, 1]
-    app = click(opened(browse_page), "browse-delete")
+    app = click(opened("browse"), "browse-delete")
     queue.delete(ids[0])
     app = click(app, "confirm-do")
     assert "1 message deleted; 1 message had moved on" in said(app)
@@ -371,7 +294,7 @@ def test_what_moved_meanwhile_is_left_out_and_said(queue, rows):
 def test_replay_of_done_ones(queue, rows):
     id = queue.enqueue(b"x")
     queue.dequeue().ack()
-    app = opened(browse_page)
+    app = opened("browse")
     app.segmented_control(key="browse-state").set_value("done")
     rows[:] = [0]
     checked(app.run())
@@ -382,7 +305,7 @@ def test_replay_of_done_ones(queue, rows):
 def test_what_others_work_on_cannot_be_touched(queue, rows):
     queue.enqueue(b"x")
     queue.dequeue(lease_s=60)
-    app = opened(browse_page)
+    app = opened("browse")
     app.segmented_control(key="browse-state").set_value("claimed")
     rows[:] = [0]
     checked(app.run())
@@ -400,7 +323,7 @@ def test_the_timeline_has_each_attempt_with_all_that_is_known(queue):
     queue.dequeue().requeue(0, "exit status 3", details=known)
     killed = Attempt(attempt=2, outcome="", ended_at_ms=0, signal=9)
     queue.dequeue().dead_letter("killed", details=killed)
-    app = opened(message_page, id=id)
+    app = opened("message", id=id)
     shown = texts(app)
     for words in ("enqueued", "attempt 1 requeued", "exit status 3", "after 1s", "no such customer", "KILL (9)"):
         assert words in shown, words
@@ -409,7 +332,7 @@ def test_the_timeline_has_each_attempt_with_all_that_is_known(queue):
 
 def test_a_message_is_found_by_the_beginning_of_its_id(queue):
     id = queue.enqueue(b"the body", name="job")
-    app = opened(message_page)
+    app = opened("message")
     app.text_input[0].set_value(id[:30])
     checked(app.run())
     assert "the body" in texts(app)
@@ -417,13 +340,13 @@ def test_a_message_is_found_by_the_beginning_of_its_id(queue):
 
 
 def test_a_message_that_is_not_there_is_said(queue):
-    app = opened(message_page, id="01a20c7b-b3c9-7442-9657-934d39d343c1")
+    app = opened("message", id="01a20c7b-b3c9-7442-9657-934d39d343c1")
     assert "no message" in wrong(app).lower()
 
 
 def test_actions_of_one_message(queue):
     id = queue.enqueue(b"x", delay_s=60)
-    app = click(opened(message_page, id=id), "message-Run now")
+    app = click(opened("message", id=id), "message-Run now")
     assert queue.get(id).state == "ready"
     app.number_input(key=f"priority-{id}").set_value(1)
     app = click(app, "message-Set priority")
@@ -476,14 +399,14 @@ def test_the_view_fits_the_bytes_and_not_what_is_claimed(body, name, content_typ
 def test_only_the_beginning_of_a_large_one_is_read(queue, monkeypatch):
     monkeypatch.setattr(preview, "DOWNLOAD_BYTES", 100_000)
     id = queue.enqueue(b"abc\n" * 50_000, name="large.json")
-    app = opened(message_page, id=id)
+    app = opened("message", id=id)
     assert "The first 64 KiB of 195 KiB" in texts(app).replace("\\", "")
     assert f"/new/{id},* ." in texts(app)
 
 
 def test_a_picture_that_is_none_is_said(queue):
     id = queue.enqueue(b"\x89PNG\r\n\x1a\nno picture")
-    assert "is none" in texts(opened(message_page, id=id))
+    assert "is none" in texts(opened("message", id=id))
 
 
 def test_csv_becomes_columns_and_nothing_breaks_it():
@@ -510,8 +433,8 @@ def bury(queue: SpoolQueue, *reasons: str) -> list[str]:
 
 def test_reasons_with_their_counts_choose_what_is_shown(queue):
     ids = bury(queue, "full", "full", "not found")
-    app = opened(dead_page)
-    assert app.dataframe[0].value.values.tolist() == [[2, "full"], [1, "not found"]]
+    app = opened("dead")
+    assert app.dataframe[0].value.values.tolist() == [["full", 2], ["not found", 1]]
     assert app.selectbox(key="dead-reason").options == ["3 · all reasons", "2 · full", "1 · not found"]
     app.selectbox(key="dead-reason").set_value("not found")
     checked(app.run())
@@ -520,7 +443,7 @@ def test_reasons_with_their_counts_choose_what_is_shown(queue):
 
 def test_redrive_all_of_a_reason_asks_with_the_count(queue):
     bury(queue, "full", "full", "not found")
-    app = opened(dead_page)
+    app = opened("dead")
     app.selectbox(key="dead-reason").set_value("full")
     checked(app.run())
     app = click(app, "redrive-all")
@@ -534,7 +457,7 @@ def test_redrive_all_of_a_reason_asks_with_the_count(queue):
 def test_redrive_and_delete_of_a_selection(queue, rows):
     ids = bury(queue, "a", "b", "c")
     rows[:] = [1]
-    app = click(click(opened(dead_page), "redrive-some"), "confirm-do")
+    app = click(click(opened("dead"), "redrive-some"), "confirm-do")
     assert queue.get(ids[1]).state == "ready"
     rows[:] = [0]
     app = click(click(checked(app.run()), "delete-some"), "confirm-do")
@@ -543,7 +466,7 @@ def test_redrive_and_delete_of_a_selection(queue, rows):
 
 def test_delete_all_that_fit(queue):
     bury(queue, "a", "b", "b")
-    app = opened(dead_page)
+    app = opened("dead")
     app.selectbox(key="dead-reason").set_value("b")
     checked(app.run())
     app = click(click(app, "delete-all"), "confirm-do")
@@ -553,7 +476,7 @@ def test_delete_all_that_fit(queue):
 
 def test_one_first_and_then_the_rest(queue):
     ids = bury(queue, "a", "a", "a")
-    app = opened(dead_page)
+    app = opened("dead")
     app.segmented_control(key="how-all").set_value("One first")
     checked(app.run())
     app = click(click(app, "redrive-all"), "confirm-do")
@@ -569,7 +492,7 @@ def test_one_first_and_then_the_rest(queue):
 
 def test_at_a_pace_it_goes_on_with_each_refresh_until_stopped(queue, monkeypatch):
     bury(queue, *["a"] * 5)
-    app = opened(dead_page)
+    app = opened("dead")
     app.segmented_control(key="how-all").set_value("At a pace")
     checked(app.run())
     app.number_input(key="rate-all").set_value(0.1)

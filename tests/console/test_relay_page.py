@@ -12,7 +12,8 @@ from spoolq.clock import Clock
 from spoolq.relay import Figures
 from spoolq.relay.reports import Report, Reporter, directory_for
 from spoolq.spool.holders import process_start
-from tests.console.test_admin_pages import HOSTILE, opened, plain, table, texts, wrong
+from tests.console.pages import HOSTILE, plain, table, texts, wrong
+from tests.console.test_admin_pages import opened
 
 TARGET = "http://there:8000/queues/default"
 

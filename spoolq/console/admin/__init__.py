@@ -6,30 +6,25 @@ figures.py computes what they show, looks.py keeps what was seen before, acts.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import streamlit as st
-
 from spoolq.console import parts
 from spoolq.console.admin import cleanup, disk, drops, health, holders, overview, processes, queues, relay, trail
+from spoolq.console.parts import Entry
+
+PAGES = (
+    Entry(overview.page, "Overview", "monitoring", "overview"),
+    Entry(queues.page, "Queues", "settings", "queues"),
+    Entry(holders.page, "Who holds what", "badge", "holders"),
+    Entry(disk.page, "Disk", "hard_drive", "disk"),
+    Entry(health.page, "Health", "ecg_heart", "health"),
+    Entry(cleanup.page, "Cleanup", "mop", "cleanup"),
+    Entry(drops.page, "Drops", "move_to_inbox", "drops"),
+    Entry(relay.page, "Relay", "send", "relay"),
+    Entry(processes.page, "Processes", "memory", "processes"),
+    Entry(trail.page, "Audit", "history", "audit"),
+)
+"""Every page, in the order of the navigation; the first is shown where the address names none."""
 
 
 def main() -> None:
     """Draw the page that the address names."""
-    parts.console("admin", _pages)
-
-
-def _pages() -> Sequence[Any]:
-    return [
-        st.Page(overview.page, title="Overview", icon=":material/monitoring:", url_path="overview", default=True),
-        st.Page(queues.page, title="Queues", icon=":material/settings:", url_path="queues"),
-        st.Page(holders.page, title="Who holds what", icon=":material/badge:", url_path="holders"),
-        st.Page(disk.page, title="Disk", icon=":material/hard_drive:", url_path="disk"),
-        st.Page(health.page, title="Health", icon=":material/ecg_heart:", url_path="health"),
-        st.Page(cleanup.page, title="Cleanup", icon=":material/mop:", url_path="cleanup"),
-        st.Page(drops.page, title="Drops", icon=":material/move_to_inbox:", url_path="drops"),
-        st.Page(relay.page, title="Relay", icon=":material/send:", url_path="relay"),
-        st.Page(processes.page, title="Processes", icon=":material/memory:", url_path="processes"),
-        st.Page(trail.page, title="Audit", icon=":material/history:", url_path="audit"),
-    ]
+    parts.console("admin", PAGES)

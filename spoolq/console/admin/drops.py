@@ -52,8 +52,8 @@ def _table(found: Sequence[DropInfo], now_ms: int, key: str, nothing: tuple[str,
         {
             "name": [each.name for each in found],
             "why": [each.why for each in found],
-            "size": [words.size(each.body_bytes) for each in found],
-            "changed": [words.age(each.changed_at_ms, now_ms) for each in found],
+            "bytes": [each.body_bytes for each in found],
+            "changed (UTC)": [words.moment(each.changed_at_ms, now_ms) for each in found],
         },
         key,
     )
@@ -68,7 +68,7 @@ def _quarantine(queue: Queue, now_ms: int) -> None:
         {
             "name": [each.name or "" for each in page.messages],
             "why": [each.reason for each in page.messages],
-            "since": [words.age(each.changed_at_ms, now_ms) for each in page.messages],
+            "since (UTC)": [words.moment(each.changed_at_ms, now_ms) for each in page.messages],
             "id": [each.id for each in page.messages],
         },
         "quarantine",

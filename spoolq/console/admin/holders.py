@@ -44,7 +44,7 @@ def _consumers(found: Sequence[HolderInfo], now_ms: int) -> None:
             "pid": [each.pid or None for each in found],
             "host": [each.host for each in found],
             "command": [each.command for each in found],
-            "since": [words.age(each.since_at_ms or None, now_ms) for each in found],
+            "since (UTC)": [words.moment(each.since_at_ms or None, now_ms) for each in found],
             "alive": ["yes" if each.alive else "no: its claims go back" for each in found],
             "claims": [each.claims for each in found],
             "holder": [each.holder for each in found],
@@ -78,10 +78,10 @@ def _cells(found: Sequence[MessageInfo], now_ms: int) -> parts.Cells:
     return {
         "name": [each.name or "" for each in found],
         "attempt": [each.attempts for each in found],
-        "held since": [words.age(each.changed_at_ms, now_ms) for each in found],
+        "held since (UTC)": [words.moment(each.changed_at_ms, now_ms) for each in found],
         "by": [f"holder {each.holder}" if each.holder else "time" for each in found],
-        "until": [words.age(each.deadline_at_ms, now_ms) or "its process ends" for each in found],
-        "size": [words.size(each.body_bytes) for each in found],
+        "until (UTC)": [words.moment(each.deadline_at_ms, now_ms) or "its process ends" for each in found],
+        "bytes": [each.body_bytes for each in found],
         "id": [each.id for each in found],
     }
 

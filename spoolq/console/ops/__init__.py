@@ -7,25 +7,20 @@ or sets a queue.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import streamlit as st
-
 from spoolq.console import parts
 from spoolq.console.ops import browse, dead, message, send, take
+from spoolq.console.parts import Entry
+
+PAGES = (
+    Entry(browse.page, "Browse", "list", "browse"),
+    Entry(send.page, "Send", "send", "send"),
+    Entry(take.page, "Take", "back_hand", "take"),
+    Entry(dead.page, "Dead letters", "report", "dead"),
+    Entry(message.page, "Message", "mail", "message"),
+)
+"""Every page, in the order of the navigation; the first is shown where the address names none."""
 
 
 def main() -> None:
     """Draw the page that the address names."""
-    parts.console("ops", _pages)
-
-
-def _pages() -> Sequence[Any]:
-    return [
-        st.Page(browse.page, title="Browse", icon=":material/list:", url_path="browse", default=True),
-        st.Page(send.page, title="Send", icon=":material/send:", url_path="send"),
-        st.Page(take.page, title="Take", icon=":material/back_hand:", url_path="take"),
-        st.Page(dead.page, title="Dead letters", icon=":material/report:", url_path="dead"),
-        st.Page(message.page, title="Message", icon=":material/mail:", url_path="message"),
-    ]
+    parts.console("ops", PAGES)

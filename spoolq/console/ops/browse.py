@@ -36,7 +36,7 @@ def _draw(queue: Queue) -> None:
     listing.draw(
         "browse",
         (queue.name, state, where),
-        lambda cursor: queue.list(state, where=where, limit=listing.PAGE, cursor=cursor),
+        lambda cursor, most: queue.list(state, where=where, limit=most, cursor=cursor),
         state=state,
         actions=lambda picked: _actions(queue, state, picked),
         nothing=(f"Nothing that fits is {state}." if where else f"Nothing is {state}.", _NOTHING[state]),
@@ -47,7 +47,7 @@ def _search(queue: Queue, text: str) -> None:
     listing.draw(
         "search",
         (queue.name, text),
-        lambda cursor: Page(messages=tuple(queue.search(text, limit=listing.PAGE)), cursor=None),
+        lambda _, most: Page(messages=tuple(queue.search(text, limit=most)), cursor=None),
         state=None,
         actions=lambda picked: _open(queue, picked),
         nothing=("Nothing is found.", "An id is found by its beginning, a name or a reason by any part of it."),

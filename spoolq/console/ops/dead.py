@@ -80,7 +80,7 @@ def _draw(queue: Queue) -> None:
     listing.draw(
         "dead",
         (queue.name, where),
-        lambda cursor: queue.dead_letters.list(where=where, limit=listing.PAGE, cursor=cursor),
+        lambda cursor, most: queue.dead_letters.list(where=where, limit=most, cursor=cursor),
         state="dead",
         actions=lambda picked: _some(queue, picked),
         nothing=("No dead letter fits.", "Ask for less in the filter."),
@@ -96,7 +96,7 @@ def _reasons(reasons: Sequence[tuple[str, int]], in_all: int) -> str | None:
 
     chosen = st.selectbox("Reason", list(counts), format_func=shown, key="dead-reason") or None
     if chosen is None and len(reasons) > 1:
-        parts.table({"dead": [count for _, count in reasons], "reason": [text for text, _ in reasons]}, "dead-reasons")
+        parts.table({"reason": [text for text, _ in reasons], "dead": [count for _, count in reasons]}, "dead-reasons")
     return chosen
 
 
