@@ -17,6 +17,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,25 @@ def live(live_spool: Path, request: pytest.FixtureRequest) -> Iterator[SpoolQueu
 def root(live: SpoolQueue, live_spool: Path) -> Path:
     """The directory of the test's queue."""
     return queues.queue_root(live_spool, live.name)
+
+
+@pytest.fixture
+def full_disk(live_spool: Path) -> Callable[[], AbstractContextManager[None]]:
+    """What leaves a few MB of the spool's file system, less than the reserve, within `with`."""
+    needs(os.path.ismount(live_spool.parent), "a file system of its own (root)")
+    filler = live_spool.parent / "filler"
+
+    @contextmanager
+    def filled() -> Iterator[None]:
+        disk = os.statvfs(live_spool)
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - 8 * 1024 * 1024)
+        try:
+            yield
+        finally:
+            filler.unlink()
+
+    return filled
 
 
 class Console:

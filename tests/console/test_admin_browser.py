@@ -6,6 +6,7 @@ import json
 import os
 import signal
 
+from spoolq.console.admin import PAGES
 from spoolq.queue import create_queue
 from spoolq.spool import queues
 from tests.console.pages import number, press, text
@@ -110,8 +111,8 @@ def test_hostile_names_and_reasons_are_text_on_every_page(admin, live, root, pag
     live.enqueue(b"x", name="n" * 200)
     drop = root / "new" / f"{hostile.replace('/', '_')[:100]}.part"
     drop.write_bytes(b"x")
-    for path in ("overview", "queues", "holders", "disk", "health", "cleanup", "drops", "processes", "audit"):
-        page.goto(admin.address("" if path == "overview" else path, live.name))
+    for path in [each.path for each in PAGES]:
+        page.goto(admin.address(path, live.name))
         text(page, "As of")
         main = page.get_by_test_id("stMain")
         assert main.locator("img[src=x], script, a[href*=evil]").count() == 0, path
@@ -153,3 +154,48 @@ def test_a_queue_deleted_by_others_is_said_and_comes_back(admin, live_spool, pag
     number(page, "ready", "0")
     page.get_by_test_id("stAlert").first.wait_for(state="detached")
     queues.delete_queue(live_spool, "comes-and-goes")
+
+
+def test_what_is_typed_outlives_the_refresh(admin, live, page):
+    """A name, and a setting, half typed while the numbers above them change."""
+    page.goto(admin.address("queues", live.name))
+    for sent, (label, half, rest) in enumerate((("Name", "half-a-na", "me"), ("max_attempts", "1", "2")), 1):
+        field = page.get_by_role("textbox", name=label)
+        field.fill(half)
+        field.press("End")
+        live.enqueue(b"x")
+        number(page, "ready", str(sent))
+        field.press_sequentially(rest)
+        assert field.input_value() == half + rest
+        assert field.evaluate("field => field === document.activeElement")
+
+
+def test_a_disk_that_fills_up_is_said_on_the_open_page_and_when_it_is_over(admin, live, page, full_disk):
+    """Nothing is loaded anew."""
+    live.enqueue(b"x")
+    page.goto(admin.address("disk", live.name))
+    text(page, "of the disk is used")
+    assert page.get_by_test_id("stAlert").count() == 0
+    with full_disk():
+        text(page, "The reserve is reached: nothing more is enqueued")
+        page.get_by_role("link", name="Health").click()
+        number(page, "room to enqueue", "no")
+        text(page, "The disk's reserve is reached")
+    number(page, "room to enqueue", "yes")
+    page.get_by_test_id("stAlert").first.wait_for(state="detached")
+    number(page, "ready", "1")
+
+
+def test_what_is_done_on_a_disk_that_is_full_is_said(admin, live, root, page, full_disk):
+    """Pausing needs no space; purging frees some."""
+    live.enqueue_many([b"x" * 4096] * 10)
+    page.goto(admin.address("queues", live.name))
+    with full_disk():
+        press(page, "Pause")
+        text(page, "is paused")
+        assert (root / "paused").exists()
+        press(page, "Purge")
+        text(page, "10 messages of the queue")
+        press(page, "Delete 10 messages")
+        text(page, "10 messages purged")
+        assert messages(root) == {}

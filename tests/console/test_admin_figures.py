@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spoolq.console.admin import cleanup, disk, figures, health, processes, queues
+from spoolq.console.admin import cleanup, disk, figures, health, overview, processes, queues
 from spoolq.console.admin.figures import Look
 from spoolq.errors import SettingsError
 from spoolq.models import Health, Minute, Stats
@@ -241,3 +241,14 @@ def test_times_that_are_not_known_are_said_so():
     facts = dict(health.facts(known, 5001))
     assert facts["last cleanup"] == facts["index made"] == "not yet"
     assert (facts["last scan of new/"], facts["room to enqueue"]) == ("5s ago", "no")
+
+
+def test_a_chart_has_a_clock_of_24_hours_in_utc_and_leaves_out_what_is_not_known():
+    made = overview.chart([0, 60_000], "line", {"ready": [None, 3], "claimed": [1, 2]}, "hour")
+    assert made["data"]["values"] == [
+        {"at": 60_000, "of": "ready", "count": 3},
+        {"at": 0, "of": "claimed", "count": 1},
+        {"at": 60_000, "of": "claimed", "count": 2},
+    ]
+    across = made["encoding"]["x"]
+    assert (across["scale"]["type"], across["axis"]["format"]) == ("utc", "%H:%M")

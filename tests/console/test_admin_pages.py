@@ -12,81 +12,23 @@ from functools import partial
 from pathlib import Path
 from xmlrpc.server import SimpleXMLRPCDispatcher, SimpleXMLRPCRequestHandler
 
-import httpx
 import pytest
 import streamlit as st
 
 from spoolq import audit
-from spoolq.console import place
 from spoolq.console.admin import acts
 from spoolq.errors import StorageError
 from spoolq.queue import create_queue, list_queues
 from spoolq.stack import watched
-from spoolq.web.app import create_app
 from tests.console import pages
 from tests.console.pages import HOSTILE, checked, click, confirmed, said, table, texts, wrong
 from tests.helpers import messages
-from tests.http_server import AppServer
-
-PAGES = ("overview", "queues", "holders", "disk", "health", "cleanup", "drops", "processes", "trail")
-
 
 opened = partial(pages.opened, "admin")
 
 
 def trail(spool: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (spool / "audit.jsonl").read_text().splitlines()]
-
-
-# Every page -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_of_an_empty_spool_says_what_to_do(queue, page):
-    app = opened(page)
-    assert wrong(app) == ""
-    assert "As of" in texts(app)
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_a_hostile_message_is_text_on_every_page(queue, here, page):
-    """Nothing of it stands where markdown is read, and nothing breaks the page."""
-    queue.enqueue(b"x", name=HOSTILE, headers={"h": "<b>x</b>"}, group="<b>x</b> **y**")
-    queue.dequeue().dead_letter(HOSTILE)
-    queue.enqueue(b"x", name=HOSTILE)
-    queue.dequeue()
-    (here / "new" / "<b>**x**.part").write_bytes(b"")
-    audit.add(here / "audit.jsonl", audit.Done(at_ms=1, who=HOSTILE, what=HOSTILE, outcome=HOSTILE))
-    app = opened(page)
-    for kind in ("markdown", "caption", "error", "warning", "success", "subheader"):
-        for each in app.get(kind):
-            assert "<b>" not in each.value, kind
-            assert "**y**" not in each.value, kind
-    for each in app.dataframe:
-        assert "\x1b" not in each.value.to_csv()
-    (here / "new" / "<b>**x**.part").unlink()
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_a_page_of_a_server_says_what_is_not_there(here, monkeypatch, tmp_path, page):
-    """All of it by HTTP alone."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    server = AppServer()
-    try:
-        with server.serving(lambda: create_app(str(here))):
-            assert httpx.get(f"{server.url}/queues").status_code == 200
-            monkeypatch.setenv("SPOOLQ_SPOOL", server.url)
-            app = opened(page)
-            assert wrong(app) == ""
-            if page == "health":
-                click(app, "check")
-                assert "Nothing is wrong" in said(app)
-            if page == "drops":
-                assert "No dropped file waits." in texts(app)
-            place._open_queues().close()
-    finally:
-        server.close()
 
 
 # Overview and disk --------------------------------------------------------------------------
@@ -107,6 +49,14 @@ def test_all_queues_are_in_one_table_and_what_waits_is_counted_by_age(queue, her
     assert labels["wait p50"] == "-"
     queue.dequeue().ack()
     assert {each.label: each.value for each in opened("overview").metric}["wait p50"].endswith("s")
+
+
+def test_numbers_have_their_thousands_and_a_pid_has_none(queue):
+    queue.enqueue(b"x")
+    queue.dequeue()
+    found = [json.loads(each.proto.columns) for each in opened("holders").dataframe]
+    assert found[0]["claims"]["type_config"]["format"] == "%,d"
+    assert "pid" not in found[0]
 
 
 def test_charts_come_with_the_first_message(queue):
@@ -293,6 +243,15 @@ def test_cleanup_looks_first(here, open_queue, settings_of, queue):
     confirmed(app)
     assert id not in messages(here)
     assert trail(here)[-1]["what"] == "clean"
+
+
+def test_when_new_was_last_looked_through_is_said(queue):
+    labels = {each.label: each.value for each in opened("health").metric}
+    assert labels["last scan of new/"] == "not yet"
+    while queue.maintain():
+        pass
+    labels = {each.label: each.value for each in opened("health").metric}
+    assert labels["last scan of new/"] != "not yet"
 
 
 # Drops, processes, audit ----------------------------------------------------------------------------------

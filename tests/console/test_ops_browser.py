@@ -10,12 +10,13 @@ from typing import Any
 import httpx
 import pytest
 
+from spoolq.console.ops import PAGES
 from spoolq.spool import queues
 from spoolq.spool.queue import SpoolQueue
 from spoolq.web.app import create_app
 from tests.console import pages
 from tests.console.pages import press, text
-from tests.helpers import messages, needs, wait_for
+from tests.helpers import messages, wait_for
 from tests.http_server import AppServer
 
 
@@ -125,21 +126,14 @@ def test_an_index_that_is_deleted_is_made_anew_under_the_open_page(ops, live, ro
     assert page.get_by_test_id("stAlert").count() == 0
 
 
-def test_a_disk_that_is_full_is_said_and_then_it_is_sent(ops, live, live_spool, root, page):
-    filler = live_spool.parent / "filler"
-    needs(os.path.ismount(live_spool.parent), "a file system of its own (root)")
+def test_a_disk_that_is_full_is_said_and_then_it_is_sent(ops, live, root, page, full_disk):
     page.goto(ops.address("send", live.name))
     page.get_by_role("textbox", name="Text").fill("precious")
-    disk = os.statvfs(live_spool)
-    with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize - 8 * 1024 * 1024)
-    try:
+    with full_disk():
         page.get_by_test_id("stBaseButton-primaryFormSubmit").click()
         page.get_by_test_id("stAlert").first.wait_for()
         assert "reserve" in page.get_by_test_id("stAlert").first.inner_text()
         assert messages(root) == {}
-    finally:
-        filler.unlink()
     assert page.get_by_role("textbox", name="Text").input_value() == "precious"
     page.get_by_test_id("stBaseButton-primaryFormSubmit").click()
     text(page, "Sent:")
@@ -179,6 +173,10 @@ def check_harmless(page: Any) -> None:
 
 def test_a_hostile_message_is_text_on_every_page(ops, live, page):
     id = hostile(live)
+    for each in PAGES:
+        page.goto(ops.address(each.path, live.name, **({"id": id} if each.path == "message" else {})))
+        text(page, "As of")
+        check_harmless(page)
     page.goto(ops.address("take", live.name))
     press(page, "Take the next message")
     text(page, "Taken:")

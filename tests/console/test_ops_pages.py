@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from spoolq.console.ops import dead, message, preview, send
+from spoolq.console.ops import dead, listing, message, preview, send
 from spoolq.models import Attempt, MessageInfo
 from spoolq.queue import create_queue
 from spoolq.spool.queue import SpoolQueue
@@ -38,20 +38,6 @@ def test_the_numbers_are_those_of_the_queue_with_their_time(queue):
         "ready": "1", "scheduled": "1", "claimed": "0", "done": "0", "dead": "0",
     }  # fmt: skip
     assert "As of" in texts(app)
-
-
-@pytest.mark.parametrize("page", ["send", "take", "browse", "dead", "message"])
-def test_a_queue_that_is_not_there_is_said_on_every_page(queue, page):
-    app = opened(page, queue="gone")
-    assert "gone" in wrong(app)
-    assert "tries again" in texts(app)
-
-
-@pytest.mark.parametrize("page", ["take", "browse", "dead", "message"])
-def test_an_empty_page_says_what_to_do(queue, page):
-    app = opened(page)
-    assert wrong(app) == ""
-    assert len(app.caption) >= 2
 
 
 # Send ------------------------------------------------------------------------------------
@@ -223,6 +209,39 @@ def test_browse_pages_through_a_state(queue):
     assert app.button(key="browse-next").disabled
     app = click(app, "browse-previous")
     assert ids_of(app) == ids[:100]
+
+
+def test_all_that_fits_is_sorted_and_not_one_page_alone(queue):
+    ids = queue.enqueue_many([b"x" * size for size in range(150)])
+    app = opened("browse")
+    app.selectbox(key="browse-sorted-ready").set_value("largest first")
+    checked(app.run())
+    assert ids_of(app) == ids[:49:-1]
+    app = click(app, "browse-next")
+    assert ids_of(app) == ids[49::-1]
+    assert app.button(key="browse-next").disabled
+    assert "there are more" not in texts(app)
+
+
+def test_where_more_fits_than_is_sorted_the_page_says_so(queue, monkeypatch):
+    monkeypatch.setattr(listing, "MOST_SORTED", 5)
+    ids = queue.enqueue_many([b"x"] * 8)
+    app = opened("browse")
+    app.selectbox(key="browse-sorted-ready").set_value("newest first")
+    checked(app.run())
+    assert set(ids_of(app)) == set(ids[:5])
+    assert "Of the first 5, in the order of delivery: there are more" in texts(app)
+
+
+@pytest.mark.parametrize("order", listing.ORDERS)
+def test_every_order_takes_messages_that_lack_what_is_compared(queue, order):
+    queue.enqueue(b"x")
+    queue.enqueue(b"xx", name="b", group="g", priority=9)
+    queue.enqueue(b"", name="A", group="f")
+    app = opened("browse")
+    app.selectbox(key="browse-sorted-ready").set_value(order)
+    checked(app.run())
+    assert len(ids_of(app)) == 3
 
 
 def test_browse_filters_and_says_what_it_cannot_read(queue):

@@ -117,7 +117,7 @@ def draw(
 def _order(key: str, state: State | None) -> str | None:
     """The order that was chosen; None for the engine's."""
     own = _OWN_ORDER[state]
-    chosen = st.selectbox("Sorted", [own, *ORDERS], key=f"{key}-sorted-{own}", width=240)
+    chosen = st.selectbox("Sorted", [own, *ORDERS], key=f"{key}-sorted-{state}", width=240)
     return None if chosen == own else chosen
 
 
