@@ -319,6 +319,9 @@ class Index:
         has_meta: int = 0,
     ) -> bool:
         """The row of a message that is in `new/`; False where there is one. The caller counts it (`count_enqueued`)."""
+        if grp is not None and self.row(id) is not None:
+            # RACE: a scan was faster. It has its place in the group, or has had it: to join again would hold the head.
+            return False
         held = 0 if grp is None else self._join_group(grp, id)
         cursor = self._db.execute(
             _INSERT_NEW,
