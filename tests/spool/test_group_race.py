@@ -1,4 +1,4 @@
-"""Groups when a scan adds the row of a message before the one who enqueues does: whichever is first, the order stands."""
+"""Groups when a scan adds the row of a message before the one who enqueues does: the order stands, whoever is first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spoolq.spool.producer import Producer
 def scanned_first(open_queue, monkeypatch):
     """`scanned_first(then)`: the next enqueue finds its row there; another process has looked, and then did `then`."""
 
-    def arrange(then=lambda: None):
+    def arrange(then=lambda other: None):
         add = Producer._add_rows
 
         def late(self, run):
