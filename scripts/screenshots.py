@@ -1,18 +1,17 @@
 """Pictures of every page of both consoles: `make screenshots`, or with words: `--messages 10 --consoles ops`.
 
-Light and dark, on a desktop and on a phone, with 0, 10 and 100,000 messages, in build/screenshots/. To be looked at:
-nothing may be clipped, overlap, or be unreadable. The seconds are from asking for a page to its numbers, in this order.
+Light and dark, on a desktop and on a phone, with 0, 10 and 100,000 messages, of a whole stack at work, in
+build/screenshots/; and of each dialog. To be looked at: nothing may be clipped, overlap, or be unreadable. The seconds
+are from asking for a page to its numbers, in this order.
 """
 
 from __future__ import annotations
 
 import argparse
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,14 +19,13 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from spoolq import NewMessage, open_queue
+from benchmarks.consoles import CHROMIUM, FLAGS
+from spoolq import NewMessage, audit, open_queue
+from spoolq.console import admin, ops
 from spoolq.models import Attempt
+from spoolq.queue import create_queue
+from spoolq.stack.running import own_ports, running
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
 WIDTHS = {"desktop": (1280, 860), "phone": (390, 844)}
 LIMIT_S = 60.0
 REASONS = (
@@ -70,6 +68,8 @@ def fill(spool: Path, count: int) -> str:
                 message.requeue(3600, reason, details=details)
             else:
                 message.ack()
+    if count:
+        create_queue(spool, "emails").close()
     return shown
 
 
@@ -85,43 +85,41 @@ def _made(number: int) -> NewMessage:
     )
 
 
+def _litter(spool: Path) -> None:
+    """What else one meets: drops that are ignored or no message, a link in quarantine, an operator's acts, a claim."""
+    (spool / "new" / "upload.part").write_bytes(b"half of it")
+    (spool / "new" / "unpacked").mkdir()
+    (spool / "new" / "latest.csv").symlink_to("/etc/hostname")
+    now_ms = time.time_ns() // 1_000_000
+    for ago_ms, what, count, outcome in (
+        (86_400_000, "create", None, "The queue emails was made"),
+        (7_200_000, "settings max_attempts, retry.base_s", None, "Changed: max_attempts, retry.base_s"),
+        (60_000, "purge ready, scheduled", 1204, "1,204 messages purged"),
+        (20_000, "delete queue", 3, "refused: The queue has claimed messages"),
+    ):
+        at_ms = now_ms - ago_ms
+        audit.add(spool / audit.NAME, audit.Done(
+            at_ms=at_ms, who="ada on this machine", what=what, queue="emails", count=count, outcome=outcome,
+        ))  # fmt: skip
+    with open_queue(spool, detached=True) as queue:
+        while queue.maintain():
+            pass
+        queue.dequeue(lease_s=600)
+
+
 @contextmanager
-def serving(kind: str, spool: Path) -> Iterator[str]:
-    """A console of the spool; its address."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    line = [sys.executable, "-m", "spoolq", "console", kind, "--spool", str(spool), "--port", str(port)]
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait(url, process)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
-    ends_s = time.monotonic() + LIMIT_S
-    while process.poll() is None and time.monotonic() < ends_s:
+def at_work(spool: Path, count: int) -> Iterator[dict[str, str]]:
+    """A stack of the spool whose consumer has one message in hand for long; the consoles' addresses."""
+    environ = own_ports() | {"SPOOLQ_CONSUMERS": "0"}
+    line = [sys.executable, "-m", "spoolq", "work", "--spool", str(spool), "--", "sleep", "3600"]
+    with running(spool, environ) as stack:
+        worker = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) if count else None
         try:
-            urllib.request.urlopen(f"{url}/_stcore/health", timeout=1).close()
-        except OSError:
-            time.sleep(0.1)
-        else:
-            return
-    raise SystemExit("the console does not start")
-
-
-def pages(browser: Any, url: str) -> list[str]:
-    """The paths of a console's pages, as its navigation has them."""
-    tab = browser.new_page(viewport={"width": 1600, "height": 900})
-    tab.goto(url)
-    links = tab.get_by_test_id("stTopNavLink")
-    links.first.wait_for(timeout=LIMIT_S * 1000)
-    found = [links.nth(at).get_attribute("href").rpartition("/")[2] for at in range(links.count())]
-    tab.close()
-    return found
+            yield dict(stack.addresses)
+        finally:
+            if worker is not None:
+                worker.kill()
+                worker.wait()
 
 
 def picture(tab: Any, address: str, path: Path) -> float:
@@ -145,6 +143,32 @@ def picture(tab: Any, address: str, path: Path) -> float:
     return took_s
 
 
+def dialog(tab: Any, address: str, presses: tuple[str, ...], path: Path) -> None:
+    """The picture of what is asked after these buttons were pressed; one that is not there is passed over."""
+    tab.goto(address)
+    tab.get_by_text("As of").first.wait_for(timeout=LIMIT_S * 1000)
+    for name in presses:
+        button = tab.get_by_role("button", name=name).first
+        try:
+            button.wait_for(timeout=3000)
+            button.click(timeout=3000)
+        except Exception:
+            return
+    tab.get_by_test_id("stDialog").wait_for(timeout=10_000)
+    tab.wait_for_timeout(700)
+    tab.screenshot(path=str(path))
+
+
+DIALOGS = (
+    ("ops", "dead", ("Redrive all that fit",)),
+    ("ops", "dead", ("Delete all that fit",)),
+    ("admin", "queues", ("Purge",)),
+    ("admin", "queues", ("Delete the queue",)),
+    ("admin", "health", ("Rebuild the index",)),
+    ("admin", "cleanup", ("Look what would go", "Clean up")),
+)
+
+
 def main() -> None:
     """Take all that was asked for."""
     parser = argparse.ArgumentParser(prog="scripts/screenshots.py", description=__doc__)
@@ -159,22 +183,28 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as directory:
                 spool = Path(directory) / "spool"
                 id = fill(spool, count)
-                for kind in asked.consoles:
-                    with serving(kind, spool) as url:
-                        _console(browser, kind, url, asked.out, count, id)
+                if count:
+                    _litter(spool)
+                with at_work(spool, count) as addresses:
+                    for kind in asked.consoles:
+                        _console(browser, kind, addresses[kind], asked.out, count, id)
         browser.close()
 
 
 def _console(browser: Any, kind: str, url: str, out: Path, count: int, id: str) -> None:
-    for path in pages(browser, url):
-        for theme in ("light", "dark"):
-            for device, (width, height) in WIDTHS.items():
-                context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+    for theme in ("light", "dark"):
+        for device, (width, height) in WIDTHS.items():
+            context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme)
+            tab = context.new_page()
+            for path in [each.path for each in {"ops": ops, "admin": admin}[kind].PAGES]:
                 address = f"{url}/{path}?queue=default" + (f"&id={id}" if path == "message" and id else "")
-                to = out / f"{kind}-{path or 'first'}-{count}-{theme}-{device}.png"
-                took_s = picture(context.new_page(), address, to)
-                sys.stdout.write(f"{to} {took_s:.2f} s\n")
-                context.close()
+                to = out / f"{kind}-{path}-{count}-{theme}-{device}.png"
+                sys.stdout.write(f"{to} {picture(tab, address, to):.2f} s\n")
+            for number, (which, path, presses) in enumerate(DIALOGS):
+                if which == kind and count:
+                    to = out / f"{kind}-{path}-dialog{number}-{count}-{theme}-{device}.png"
+                    dialog(tab, f"{url}/{path}?queue=default", presses, to)
+            context.close()
 
 
 if __name__ == "__main__":

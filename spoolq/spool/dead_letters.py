@@ -12,7 +12,7 @@ from spoolq.spool import index as sql
 from spoolq.spool import mending, moves
 from spoolq.spool.index import Index, Row
 from spoolq.spool.reading import Reading, not_found
-from spoolq.spool.session import Session, answerable, translated
+from spoolq.spool.session import IndexDamaged, Session, answerable, translated
 
 SLICE = 100
 
@@ -109,18 +109,33 @@ class SpoolDeadLetters(DeadLetterQueue):
         return done
 
     def _do_part(self, act: Callable[[Index, Row], None], ids: Sequence[str], *, stop: bool) -> tuple[int, str | None]:
-        """Do it to these; how many it was done to, and the one that is no dead letter, where that stops it."""
-        done = 0
+        """Do it to these; how many it was done to, and the one that is no dead letter, where that stops it.
+
+        Again where the index broke: what was done to a file stands, and counts.
+        """
+        done: set[str] = set()
+        for last_try in (False, True):
+            try:
+                missing = self._do_in_one(act, ids, done, stop=stop)
+                return len(done), missing
+            except IndexDamaged:
+                if last_try:
+                    raise
+        raise AssertionError("unreachable")
+
+    def _do_in_one(
+        self, act: Callable[[Index, Row], None], ids: Sequence[str], done: set[str], *, stop: bool
+    ) -> str | None:
         with self._session.write() as index, translated("dead_letters"):
             for id in ids:
                 row = index.row(id)
                 if row is None or row.state != "dead":
-                    if stop:
-                        return done, id
+                    if stop and id not in done:
+                        return id
                     continue
+                done.add(id)
                 act(index, row)
-                done += 1
-        return done, None
+        return None
 
     def _chosen(self, ids: Iterable[str] | None, where: Filter | None, limit: int | None) -> Sequence[str]:
         if ids is not None:

@@ -47,7 +47,7 @@ from spoolq.spool.holders import Holder
 from spoolq.spool.index import Index, Row
 from spoolq.spool.producer import PLAIN, Producer
 from spoolq.spool.reading import Reading, not_found
-from spoolq.spool.session import Session, answerable, translated
+from spoolq.spool.session import IndexDamaged, Session, answerable, translated
 from spoolq.spool.upkeep import SCAN_BUDGET_S, Upkeep
 from spoolq.spool.wakeup import Wakeup
 
@@ -476,10 +476,11 @@ class SpoolQueue(Queue):
         validate.check_purge_states(states)
         if "ready" in states:
             self._upkeep.scan_wholly()
+        with self._session.look() as db:
+            counts = sql.look_counts(db)._asdict()
+        in_all = sum(counts[state] for state in states)
         purged = 0
         for state in states:
-            with self._session.look() as db:
-                in_all = sql.look_counts(db)._asdict()[state] + purged
             while rows := self._purge_some(state):
                 purged += rows
                 if progress is not None:
@@ -487,15 +488,23 @@ class SpoolQueue(Queue):
         return purged
 
     def _purge_some(self, state: State) -> int:
-        with self._session.write() as index, translated("purge"):
-            rows = index.some_of(state, _SLICE)
-            for row in rows:
-                moves.remove(self._session, index, row)
+        removed: dict[str, Row] = {}
+        for last_try in (False, True):
+            try:
+                with self._session.write() as index, translated("purge"):
+                    for row in index.some_of(state, _SLICE):
+                        removed[row.id] = row
+                        moves.remove(self._session, index, row)
+                break
+            except IndexDamaged:
+                # What was removed stands, and counts.
+                if last_try:
+                    raise
         with translated("purge", self._directory.meta):
-            if rows:
+            if removed:
                 moves.sync_moved(self._session, self._directory.of_state(state))
-            moves.remove_meta(self._session, [row.id for row in rows if row.has_meta])
-        return len(rows)
+            moves.remove_meta(self._session, [id for id, row in removed.items() if row.has_meta])
+        return len(removed)
 
     def stored_settings(self) -> Settings:
         return settings_module.load(Path(self._directory.settings), {})

@@ -28,9 +28,6 @@ SOME = ("enqueue", "enqueue_with_metadata", "enqueue_keyed", "take_in", "dequeue
 NAMES = SOME if not FULL else [name for name in SCENARIOS if name not in {"close", "dequeue_what_is_due"}]
 """What a close cannot give back is reaped, counted; what was due, and could not be claimed, loses its time."""
 
-COUNTING = ("redrive", "purge", "purge_dead_letters", "recover_twins_by_check")
-"""Not with EIO: where the index is made anew half-way they count anew, or another of two copies is believed."""
-
 EVERY = 2 if FULL else 10
 
 
@@ -42,9 +39,8 @@ def harness(name, home, error, every) -> StraceHarness:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize(
-    ("name", "error"), [(name, error) for name in NAMES for error in ERRORS if error != "EIO" or name not in COUNTING]
-)
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("name", NAMES)
 def test_an_error_at_every_system_call(name, error, fast_path):
     """A clear error or none, nothing lost, nothing in between, and what had returned stands."""
     run = harness(name, fast_path, error, EVERY)
