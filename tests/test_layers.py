@@ -26,7 +26,10 @@ LAYERS = {
         *("spool.producer", "spool.consumer", "spool.dead_letters", "spool.drops", "spool.scanning", "spool.recovery"),
         *("spool.cleanup", "spool.upkeep", "spool.reading", "spool.checking", "spool.queue", "spool.queues"),
     ),
-    3: ("queue", "worker", "worker.*", "tokens", "relay", "relay.*", "audit", "stack", "stack.*", "selftest", "selftest.*"),
+    3: (
+        *("queue", "worker", "worker.*", "tokens", "relay", "relay.*", "audit", "stack", "stack.*"),
+        *("selftest", "selftest.*"),
+    ),
     4: ("samples", "cli", "cli.*", "web", "web.*", "console", "console.*", "__main__", ""),
 }
 

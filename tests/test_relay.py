@@ -15,6 +15,8 @@ from spoolq.relay import WINDOW_S, Relay, carrying, reports
 from spoolq.settings import Limits, Settings
 from spoolq.spool.holders import process_start
 from spoolq.web.metrics import Counters
+from tests.relay_storm import plan, storm
+from tests.reliability.figures import report
 
 FAST = (0.001, 0.004)
 
@@ -441,3 +443,18 @@ def test_a_relay_is_told_of_beside_its_source():
     assert reports.directory_for("postgresql://u:secret@h/db?queue=q", home) == database
     assert database != server
     assert server.is_relative_to("/h/.local/state/spoolq/relays")
+
+
+# With real processes ------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_storm_of_kills_and_outages_over_rest(tmp_path):
+    """Two relays killed again and again, the server too: exactly what was sent arrives, each once, groups in order.
+
+    A short form; `make proof` and `python -m tests.relay_storm` have the long one.
+    """
+    outcome = storm("rest", plan(), tmp_path)
+    report("relay", target=outcome.target, **outcome.figures, **outcome.faults)
+    assert not any(outcome.faults.values()), outcome

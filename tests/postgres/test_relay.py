@@ -1,7 +1,6 @@
 """A spool as the outbox of a database, with real processes: kills, and a target that goes away."""
 
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -12,7 +11,10 @@ import pytest
 
 from spoolq import open_queue as open_any
 from spoolq.relay import WINDOW_S
-from tests.helpers import wait_for
+from tests.helpers import needs, wait_for
+from tests.postgres_server import binaries
+from tests.relay_storm import plan, storm
+from tests.reliability.figures import report
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,35 +43,17 @@ def relay(dsn, spool):
         process.wait()
 
 
-@pytest.mark.timeout(200)
-def test_killed_again_and_again_each_arrives_once_and_in_order(relay, target, spool):
-    """400 messages in four groups, the relay killed at any point; exactly these arrive."""
-    chance = random.Random(7)
-    with open_any(spool) as source:
-        source.change_settings(replace(source.settings, max_attempts=1000))
-        sent = []
-        for number in range(400):
-            body = b"%03d" % number
-            sent.append(body)
-            source.enqueue(body, group=f"g{number % 4}" if number % 2 else None)
-        kills = 0
-        while source.stats().done < 400:
-            process = relay("--batch", "7")
-            before = source.stats().done
-            wait_for(lambda before=before: source.stats().done > before + chance.randrange(60), 60)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            source.maintain()
-            kills += source.stats().done < 400
-        assert kills >= 3
-    arrived = []
-    while messages := target.dequeue_many(100):
-        arrived += [(message.group, message.body) for message in messages]
-        target.acknowledge_many([message.receipt for message in messages])
-    assert sorted(body for _, body in arrived) == sent
-    for group in ("g1", "g3"):
-        of_group = [body for each, body in arrived if each == group]
-        assert of_group == sorted(of_group)
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_storm_of_kills_and_outages(tmp_path):
+    """Exactly what was sent arrives in the database, each once, in order within its group; the outage counts nothing.
+
+    A short form; `make proof` and `python -m tests.relay_storm` have the long one.
+    """
+    needs(binaries() is not None, "PostgreSQL's initdb (apt-get install postgresql)")
+    outcome = storm("postgresql", plan(noticed=False), tmp_path)
+    report("relay", target=outcome.target, **outcome.figures, **outcome.faults)
+    assert not any(outcome.faults.values()), outcome
 
 
 def test_figures_are_kept_for_prometheus(relay, target, spool, tmp_path):

@@ -94,7 +94,7 @@ def test_everything_runs_and_is_healthy(stack):
     """`spoolq up` has said so; the programs say it themselves, and belong to nobody else."""
     running_now = {each.label: each for each in stack.running.programs.all() if each.state == "RUNNING"}
     assert running_now.keys() == PROGRAMS
-    assert stack.program("producer").state == "STOPPED"
+    assert {stack.program(off).state for off in ("producer", "relay")} == {"STOPPED"}
     for each in running_now.values():
         assert os.stat(f"/proc/{each.pid}").st_uid == stack.person.uid, each.label
     for name, url in stack.running.addresses.items():
