@@ -32,6 +32,9 @@ SAMPLE_S = 2.0
 LOCAL_CONF = """
 [program:consumer]
 command="{python}" -P -m spoolq work soak:note
+
+[program:cleanup]
+command="{python}" -P -m spoolq clean --every {every:g}
 """
 
 
@@ -176,9 +179,11 @@ def main() -> int:
         spool, record = Path(directory, "spool"), Path(directory, "record")
         with open_queue(spool) as queue:
             kept = queue.stored_settings()
-            retention = replace(kept.retention, done_s=60)
+            # All that is done now and then must have been done before the second fifth, or it would look like growth.
+            every_s = min(60.0, asked.seconds / 20)
+            retention = replace(kept.retention, done_s=every_s)
             queue.change_settings(replace(kept, max_attempts=1000, retention=retention))
-        (spool / "supervisord.local.conf").write_text(LOCAL_CONF.format(python=sys.executable))
+        (spool / "supervisord.local.conf").write_text(LOCAL_CONF.format(python=sys.executable, every=every_s))
         with running(spool, environment(record)) as stack:
             soak = Soak(spool, stack, asked.rate)
             soak.run(asked.seconds)

@@ -12,8 +12,7 @@ from spoolq.clock import Clock
 from spoolq.relay import Figures
 from spoolq.relay.reports import Report, Reporter, directory_for
 from spoolq.spool.holders import process_start
-from tests.console.pages import HOSTILE, plain, table, texts, wrong
-from tests.console.test_admin_pages import opened
+from tests.console.pages import HOSTILE, opened, plain, table, texts, wrong
 
 TARGET = "http://there:8000/queues/default"
 
@@ -41,7 +40,7 @@ def tell(here, *reports: Report) -> None:
 
 
 def test_without_a_relay_it_says_how_to_start_one(queue):
-    app = opened("relay")
+    app = opened("admin", "relay")
     assert "No relay carries anything from here." in texts(app)
     assert "SPOOLQ_RELAY_TARGET" in texts(app)
 
@@ -50,7 +49,7 @@ def test_one_that_works_is_shown_with_its_backlog(queue, here, mine):
     """What waits is the queue's own number, as fresh as the page."""
     queue.enqueue_many([b"1", b"2"])
     tell(here, mine)
-    app = opened("relay")
+    app = opened("admin", "relay")
     assert wrong(app) == ""
     assert (table(app, "is"), table(app, "backlog"), table(app, "sent")) == (["running"], [2], [7])
     assert table(app, "to") == [TARGET]
@@ -58,7 +57,7 @@ def test_one_that_works_is_shown_with_its_backlog(queue, here, mine):
 
 def test_an_outage_is_an_alarm_with_the_words_of_the_target(queue, here, mine):
     tell(here, replace(mine, is_away=True, error="no server answers"))
-    app = opened("relay")
+    app = opened("admin", "relay")
     assert table(app, "is") == ["the target is away"]
     assert "no server answers" in wrong(app)
 
@@ -67,16 +66,16 @@ def test_an_outage_is_an_alarm_with_the_words_of_the_target(queue, here, mine):
 def test_nobody_carries_while_messages_wait(queue, here, mine, change, is_now):
     """An alarm only where something waits."""
     tell(here, replace(mine, **change))
-    app = opened("relay")
+    app = opened("admin", "relay")
     assert (table(app, "is"), wrong(app)) == ([is_now], "")
     queue.enqueue(b"x")
-    assert "1 message" in wrong(opened("relay"))
+    assert "1 message" in wrong(opened("admin", "relay"))
 
 
 def test_hostile_words_are_text(queue, here, mine):
     """In the table as they are; where markdown is read, without a mark that does anything."""
     tell(here, replace(mine, target=HOSTILE, error=HOSTILE, is_away=True), replace(mine, queue="gone", target=HOSTILE))
-    app = opened("relay")
+    app = opened("admin", "relay")
     assert all("\x1b" not in value for value in table(app, "to"))
     assert all("<b>" not in each.value.replace("\\<b\\>", "") for each in app.error)
     assert "<b>x</b>" in plain(each.value for each in app.error)
@@ -90,15 +89,15 @@ def test_files_that_are_no_reports_are_left_out(queue, here, mine):
     (directory / "ab-1.json").write_text(json.dumps(asdict(mine) | {"pid": "x"}))
     (directory / "ac-1.json").write_text(json.dumps([1]))
     (directory / "ad-1.json").symlink_to("/etc/passwd")
-    assert table(opened("relay"), "is") == ["running"]
+    assert table(opened("admin", "relay"), "is") == ["running"]
 
 
 def test_what_a_relay_writes_is_what_the_page_reads(queue, here):
     """The file of a relay that has died goes when the next one between the same queues starts."""
     reporter = Reporter(directory_for(str(here), {}), "default", TARGET)
     reporter.tell(Figures(sent=3))
-    assert (table(opened("relay"), "sent"), table(opened("relay"), "is")) == ([3], ["running"])
+    assert (table(opened("admin", "relay"), "sent"), table(opened("admin", "relay"), "is")) == ([3], ["running"])
     reporter.tell(Figures(sent=4), ended=True)
-    assert (table(opened("relay"), "sent"), table(opened("relay"), "is")) == ([4], ["stopped"])
+    assert (table(opened("admin", "relay"), "sent"), table(opened("admin", "relay"), "is")) == ([4], ["stopped"])
     Reporter(directory_for(str(here), {}), "default", TARGET)
-    assert "No relay" in texts(opened("relay"))
+    assert "No relay" in texts(opened("admin", "relay"))

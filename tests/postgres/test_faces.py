@@ -12,6 +12,8 @@ import psycopg
 import pytest
 
 from spoolq import tokens
+from spoolq.console import guard, place
+from tests.console.pages import HOSTILE, PAGES, click, confirmed, opened, said, texts, wrong
 from tests.helpers import wait_for
 from tests.postgres_server import free_port
 
@@ -19,9 +21,9 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def environ(dsn):
+def environ(dsn, tmp_path):
     known = {name: value for name, value in os.environ.items() if not name.startswith("SPOOLQ_")}
-    return known | {"PYTHONPATH": str(ROOT), "SPOOLQ_SPOOL": dsn}
+    return known | {"PYTHONPATH": str(ROOT), "SPOOLQ_SPOOL": dsn, "XDG_STATE_HOME": str(tmp_path)}
 
 
 @pytest.fixture
@@ -193,3 +195,85 @@ def test_serving_a_database_to_others_is_refused(spoolq, dsn):
     spoolq("token", "create", "x", "--scope", "admin", status=2)
     with pytest.raises(ValueError, match="URL"):
         tokens.list_tokens(dsn)
+
+
+# The consoles -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def consoles(monkeypatch, tmp_path, dsn):
+    """Pages without a browser, of the database, as they are on this machine."""
+    for name in [name for name in os.environ if name.startswith("SPOOLQ_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SPOOLQ_SPOOL", dsn)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    monkeypatch.setattr(guard, "host_header", lambda: "localhost:8501")
+    monkeypatch.setattr(guard, "listens_beyond", lambda: False)
+    opens = place.OpenQueues()
+    monkeypatch.setattr(place, "_open_queues", lambda: opens)
+    yield
+    opens.close()
+
+
+@pytest.mark.parametrize(("kind", "page"), PAGES)
+def test_every_page_of_both_consoles_shows_a_database(consoles, queue, kind, page):
+    """Empty, and with messages in every state: what the engine has not is said in words, and nothing is an error."""
+    assert wrong(opened(kind, page)) == ""
+    queue.enqueue(b"ready", name=HOSTILE, group="g")
+    queue.enqueue(b"later", delay_s=600)
+    queue.dequeue().dead_letter(HOSTILE)
+    queue.enqueue(b"done")
+    queue.dequeue().ack()
+    queue.enqueue(b"claimed")
+    queue.dequeue()
+    app = opened(kind, page)
+    assert wrong(app) == ""
+    assert "As of" in texts(app)
+
+
+def test_what_a_page_does_is_done_in_the_database(consoles, queue, tmp_path):
+    """Sending in one console, a check in the other."""
+    app = opened("ops", "send")
+    assert wrong(app) == ""
+    app = click(opened("admin", "health"), "check")
+    assert "Nothing is wrong" in said(app)
+    queue.enqueue(b"x")
+    app = click(opened("admin", "health"), "rebuild")
+    confirmed(app)
+    assert "rebuild" in (tmp_path / "spoolq" / "audit.jsonl").read_text()
+    assert queue.stats().ready == 1
+
+
+def test_a_relay_from_a_database_is_seen_in_metrics_and_console(environ, consoles, queue, served, dsn, tmp_path):
+    """A database can be a source, too: its claims live by time."""
+    from dataclasses import replace
+
+    from spoolq import open_queue
+    from spoolq.relay import WINDOW_S
+
+    target = tmp_path / "target"
+    with open_queue(target) as there:
+        there.change_settings(replace(there.stored_settings(), dedup_window_s=WINDOW_S))
+    queue.enqueue_many([b"1", b"2"])
+    relay = subprocess.Popen(
+        [sys.executable, "-m", "spoolq", "relay", dsn, str(target)], env=environ, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: queue.stats().done == 2, 30)
+        wait_for(lambda: list((tmp_path / "spoolq" / "relays").rglob("[0-9a-f]*.json")), 30)
+        app = opened("admin", "relay")
+        assert wrong(app) == ""
+        assert "No relay" not in texts(app)
+        relay.send_signal(signal.SIGTERM)
+        assert relay.wait(30) == 0
+    finally:
+        relay.kill()
+        relay.wait()
+    with open_queue(target) as there:
+        assert sorted(message.body for message in there.dequeue_many(10)) == [b"1", b"2"]
+    labels = f'{{queue="default",target="{target}"}}'
+    text = ask(f"{served}/metrics").decode()
+    assert f"spoolq_relay_sent_total{labels} 2.0" in text
+    assert f"spoolq_relay_backlog{labels} 0.0" in text

@@ -24,10 +24,12 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def run(spool: Path) -> Run:
     """Run a script, on the test's spool unless it is given another one."""
 
-    def runs(script: str, *arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
+    def runs(script: str, *arguments: str, text: str = "", limit_s: float = 60) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, str(ROOT / "scripts" / script), *arguments]
         environ = {"SPOOLQ_SPOOL": str(spool), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
-        return subprocess.run(argv, input=text, env=environ, capture_output=True, text=True, check=False, timeout=60)
+        return subprocess.run(
+            argv, input=text, env=environ, capture_output=True, text=True, check=False, timeout=limit_s
+        )
 
     return runs
 
@@ -171,17 +173,15 @@ def test_the_judge_of_the_simulation_finds(spool, tmp_path, events, what, count)
 
 
 @pytest.mark.slow
-def test_a_short_soak_loses_nothing_and_nothing_grows(run, tmp_path):
-    """Twelve seconds of `make soak`, which lasts half an hour: the figures of that are in docs/benchmarks/soak.md.
-
-    In so short a time memory still settles, so 20 % is let pass here.
-    """
+@pytest.mark.timeout(150)
+def test_a_minute_of_the_soak_loses_nothing_and_nothing_grows(run, tmp_path):
+    """`make soak` lasts half an hour: the figures of that are in docs/benchmarks/soak.md. The limit is the same 5 %."""
     page = tmp_path / "soak.md"
-    ran = run("soak.py", "--seconds", "12", "--percent", "20", "--save", str(page))
+    ran = run("soak.py", "--seconds", "60", "--save", str(page), limit_s=140)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     text = page.read_text()
     assert "| lost | 0 |" in text
-    for name in ("api", "watch", "consumer_01", "ops_console", "admin_console", "supervisord"):
+    for name in ("api", "watch", "consumer_01", "cleanup", "ops_console", "admin_console", "supervisord"):
         assert f"| {name} | " in text
 
 
