@@ -58,6 +58,9 @@ def command(kind: Kind, *, host: str, port: int, max_upload_mb: int = DEFAULT_UP
         "server.maxUploadSize": max_upload_mb,
         "server.enableXsrfProtection": "true",
         "server.enableCORS": "true",
+        # Fast ones run beside the run that they replace, whose end then forgets the dialog that the new one has opened:
+        # it stays, and none of its buttons does anything.
+        "runner.fastReruns": "false",
         "browser.gatherUsageStats": "false",
         "client.toolbarMode": "viewer",
         "client.showErrorDetails": "none",

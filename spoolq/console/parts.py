@@ -35,7 +35,7 @@ _ASKED = "console.asked"
 
 
 class Entry(NamedTuple):
-    """A page as the navigation has it: what draws it, its title, its icon, and its path in the address."""
+    """A page as the navigation has it: what draws it, title, icon, path in the address (the first page's is empty)."""
 
     page: Callable[[], None]
     title: str
@@ -48,9 +48,7 @@ def console(title: str, entries: Sequence[Entry]) -> None:
     st.set_page_config(page_title=f"spoolq {title}", page_icon=":material/inbox:", layout="wide")
     guard.enter()
     pages = [
-        st.Page(
-            each.page, title=each.title, icon=f":material/{each.icon}:", url_path=each.path, default=each is entries[0]
-        )
+        st.Page(each.page, title=each.title, icon=f":material/{each.icon}:", url_path=each.path, default=not each.path)
         for each in entries
     ]
     st.navigation(pages, position="top").run()
@@ -191,7 +189,7 @@ def table(cells: Cells, key: str, *, select: bool = False, height: int | None = 
     shown = {
         name: [words.line(value) if isinstance(value, str) else value for value in of] for name, of in cells.items()
     }
-    options: dict[str, Any] = {"column_config": _formats(shown)} | ({"height": height} if height else {})
+    options: dict[str, Any] = {"column_config": _formats(shown)} | _height(height, shown)
     if not select:
         st.dataframe(shown, key=key, hide_index=True, **options)
         return []
@@ -201,9 +199,14 @@ def table(cells: Cells, key: str, *, select: bool = False, height: int | None = 
     return [row for row in rows if row < count]
 
 
+def _height(most: int | None, shown: Cells) -> dict[str, int]:
+    """No more than this, and no rows without anything in them."""
+    return {"height": min(most, 38 + 35 * max(1, *map(len, shown.values())))} if most else {}
+
+
 def _formats(shown: Cells) -> dict[str, Any]:
-    """Numbers as the tiles have them: 100,000. But a pid is a name."""
-    counts = [name for name, of in shown.items() if name != "pid" and any(isinstance(value, int) for value in of)]
+    """Numbers as the tiles have them: 100,000."""
+    counts = [name for name, of in shown.items() if any(isinstance(value, int) for value in of)]
     return {name: st.column_config.NumberColumn(format="%,d") for name in counts}
 
 

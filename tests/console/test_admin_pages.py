@@ -51,7 +51,7 @@ def test_all_queues_are_in_one_table_and_what_waits_is_counted_by_age(queue, her
     assert {each.label: each.value for each in opened("overview").metric}["wait p50"].endswith("s")
 
 
-def test_numbers_have_their_thousands_and_a_pid_has_none(queue):
+def test_numbers_have_their_thousands_and_a_pid_is_a_name(queue):
     queue.enqueue(b"x")
     queue.dequeue()
     found = [json.loads(each.proto.columns) for each in opened("holders").dataframe]
@@ -180,7 +180,7 @@ def test_who_holds_what_and_giving_it_back(queue, here, rows):
     assert message is not None
     rows[:] = [0]
     app = opened("holders")
-    assert table(app, "pid") == [os.getpid()]
+    assert table(app, "pid") == [str(os.getpid())]
     assert table(app, "until (UTC)") == ["its process ends"]
     click(app, "give-back")
     assert "1 message of the queue default" in texts(app)

@@ -55,6 +55,8 @@ def test_the_page_is_in_the_package(kind):
     options = dict(zip(line[5::2], line[6::2], strict=True))
     assert options["--server.address"] == "127.0.0.1"
     assert options["--browser.gatherUsageStats"] == "false"
+    # Else a click in a dialog that was asked for before the page was whole is lost, and so is every one after it.
+    assert options["--runner.fastReruns"] == "false"
 
 
 def test_the_command_line_says_what_is_wrong(spool):

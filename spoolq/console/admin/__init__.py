@@ -11,7 +11,7 @@ from spoolq.console.admin import cleanup, disk, drops, health, holders, overview
 from spoolq.console.parts import Entry
 
 PAGES = (
-    Entry(overview.page, "Overview", "monitoring", "overview"),
+    Entry(overview.page, "Overview", "monitoring", ""),
     Entry(queues.page, "Queues", "settings", "queues"),
     Entry(holders.page, "Who holds what", "badge", "holders"),
     Entry(disk.page, "Disk", "hard_drive", "disk"),

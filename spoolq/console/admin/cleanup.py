@@ -35,7 +35,7 @@ def _draw(queue: Queue) -> None:
     if st.button(f"Clean up {words.counted(count, 'item')} now", key="clean"):
         parts.confirm(
             "Clean up?",
-            what=f"{words.counted(count, 'item')} of the queue {queue.name} are deleted for good, as retention says.",
+            what=f"{words.counted(count, 'item')} of the queue {queue.name}, to be deleted for good by retention.",
             do=f"Delete {words.counted(count, 'item')}",
             act=acts.kept("clean", lambda: _clean(queue), queue=queue.name, count=count),
         )

@@ -103,7 +103,7 @@ def _findings(queue: Queue, at_ms: int, found: Sequence[Problem]) -> None:
     if mendable and st.button(f"Fix {words.counted(len(mendable), 'finding')}", key="fix"):
         parts.confirm(
             "Fix what was found?",
-            what=f"{words.counted(len(mendable), 'finding')} of the queue {queue.name} are mended as the table says. "
+            what=f"{words.counted(len(mendable), 'finding')} of the queue {queue.name}, to be mended as is said. "
             "Nothing is deleted on doubt.",
             do=f"Fix {words.counted(len(mendable), 'finding')}",
             act=acts.kept("fix", lambda: _fix(queue), queue=queue.name, count=len(mendable)),

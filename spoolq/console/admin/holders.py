@@ -41,7 +41,7 @@ def _consumers(found: Sequence[HolderInfo], now_ms: int) -> None:
         return
     parts.table(
         {
-            "pid": [each.pid or None for each in found],
+            "pid": [str(each.pid or "") for each in found],
             "host": [each.host for each in found],
             "command": [each.command for each in found],
             "since (UTC)": [words.moment(each.since_at_ms or None, now_ms) for each in found],

@@ -177,13 +177,19 @@ def chart(at_ms: Sequence[int], mark: str, lines: Mapping[str, Sequence[float | 
     ]
     axis = {"format": TIMES[span], "title": None, "tickCount": 5, "labelOverlap": True, "grid": False}
     marks: dict[str, dict[str, Any]] = {"line": {"point": {"size": 12}}, "bar": {"width": 3}}
+    whole = {"tickMinStep": 1} if all(isinstance(each["count"], int) for each in values) else {}
     legend = {"orient": "bottom", "title": None} if len(lines) > 1 else None
     return {
         "data": {"values": values},
         "mark": {"type": mark, "tooltip": True, **marks[mark]},
         "encoding": {
-            "x": {"field": "at", "type": "temporal", "scale": {"type": "utc"}, "axis": axis},
-            "y": {"field": "count", "type": "quantitative", "axis": {"title": None, "tickCount": 4}},
+            "x": {
+                "field": "at",
+                "type": "temporal",
+                "scale": {"type": "utc", "domain": [at_ms[0], at_ms[-1]]},
+                "axis": axis,
+            },
+            "y": {"field": "count", "type": "quantitative", "axis": {"title": None, "tickCount": 4} | whole},
             "color": {
                 "field": "of",
                 "type": "nominal",

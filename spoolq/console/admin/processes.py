@@ -44,7 +44,7 @@ def _draw(queue: Queue) -> None:
                 {
                     "program": [each.label for each in found.programs],
                     "state": [each.state for each in found.programs],
-                    "pid": [each.pid or None for each in found.programs],
+                    "pid": [str(each.pid or "") for each in found.programs],
                     "since": [each.description for each in found.programs],
                     "log": [each.log for each in found.programs],
                 },

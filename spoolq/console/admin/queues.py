@@ -113,7 +113,7 @@ def _purge(queue: Queue) -> None:
     count = sum(counts.values())
     parts.confirm(
         "Purge?",
-        what=f"{words.counted(count, 'message')} of the queue {queue.name} are deleted for good: "
+        what=f"{words.counted(count, 'message')} of the queue {queue.name}, to be deleted for good: "
         + ", ".join(f"{number:,} {state}" for state, number in counts.items()) + ".",
         do=f"Delete {words.counted(count, 'message')}",
         act=acts.kept("purge " + ", ".join(states), lambda: _purged(queue, states), queue=queue.name, count=count),

@@ -33,7 +33,7 @@ def _draw(queue: Queue) -> None:
                 "who": [each.who for each in found],
                 "what": [each.what for each in found],
                 "queue": [each.queue for each in found],
-                "count": [each.count for each in found],
+                "count": [f"{each.count:,}" if each.count is not None else "" for each in found],
                 "outcome": [each.outcome for each in found],
             },
             "trail",

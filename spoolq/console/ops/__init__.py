@@ -12,7 +12,7 @@ from spoolq.console.ops import browse, dead, message, send, take
 from spoolq.console.parts import Entry
 
 PAGES = (
-    Entry(browse.page, "Browse", "list", "browse"),
+    Entry(browse.page, "Browse", "list", ""),
     Entry(send.page, "Send", "send", "send"),
     Entry(take.page, "Take", "back_hand", "take"),
     Entry(dead.page, "Dead letters", "report", "dead"),

@@ -148,7 +148,7 @@ def _ask_redrive(queue: Queue, chosen: Chosen, how: str, rate: float) -> None:
     pace = f", {rate:g} a second, while this page is open" if how == "At a pace" else ""
     parts.confirm(
         "Redrive?",
-        what=f"{chosen.words} of the queue {queue.name} go back to be delivered{pace}, attempts at 0.",
+        what=f"{chosen.words} of the queue {queue.name}: back to be delivered{pace}, attempts at 0.",
         do=f"Redrive {chosen.words}",
         act=lambda: _begin(queue, chosen, rate if pace else None),
     )

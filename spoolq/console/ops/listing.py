@@ -149,7 +149,7 @@ def _draw(
     if not page.messages and len(shown.cursors) == 1:
         parts.empty(*nothing)
         return
-    rows = parts.table(columns(page.messages, state), shown.key, select=True, height=_height(len(page.messages)))
+    rows = parts.table(columns(page.messages, state), shown.key, select=True, height=_HEIGHT)
     picked = [page.messages[row] for row in rows]
     if shown.partial:
         st.caption(f"Of the first {MOST_SORTED:,}, {_OWN_ORDER[state]}: there are more, so ask for less in the filter.")
@@ -159,10 +159,6 @@ def _draw(
         actions(picked)
     else:
         st.caption("Select rows to act on them. A click on a column's head sorts only the rows that are shown.")
-
-
-def _height(rows: int) -> int:
-    return min(_HEIGHT, 38 + 35 * max(1, rows))
 
 
 def _selected(key: str) -> bool:
