@@ -22,6 +22,7 @@ from spoolq.errors import Busy, QueueNotFound, SpoolqError, StorageError, TryAga
 from spoolq.models import NewMessage
 from spoolq.spool.files import open_message
 from spoolq.spool.index import Index, Key, look_key
+from spoolq.spool.mending import put_row
 from spoolq.spool.meta import Arrival, discard_arrival, place_arrival, prepare_arrival, write_arrival
 from spoolq.spool.names import clean_name, format_name
 from spoolq.spool.probe import Writer, take_lease
@@ -478,7 +479,10 @@ class Producer:
             with translated("enqueue", self._directory.new):
                 self._files.sync_directory(self._directory.new)
         index.keep_key(key, known._replace(reserved=False))
-        self._session.scan_due = True
+        if placed and index.row(known.id) is None:
+            # Not left to the scan: the next of its group would be the head meanwhile, and be delivered first.
+            directory, _, name = placed[0]
+            put_row(self._session, index, directory, name)
         return True
 
     def _finish_keyed(self, key: str, plan: _Prepared) -> str:

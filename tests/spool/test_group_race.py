@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from spoolq.spool.producer import Producer
@@ -58,3 +60,20 @@ def test_one_that_is_done_already_holds_no_later_one(open_queue, scanned_first):
     queue.enqueue(b"1", group="g")
     assert not queue.peek().held
     assert delivered(queue) == [b"2"]
+
+
+def test_one_whose_sender_was_killed_before_its_row_keeps_its_place(open_queue, monkeypatch):
+    """Sent again by its key, it is answered as known; then the next one of its group is enqueued, and stays behind."""
+    queue = open_queue()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            monkeypatch.setattr(Producer, "_finish_keyed", lambda *_: os._exit(7))
+            open_queue().enqueue(b"1", group="g", dedup_key="k1")
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+    first = queue.enqueue(b"1", group="g", dedup_key="k1")
+    queue.enqueue(b"2", group="g", dedup_key="k2")
+    assert queue.peek().id == first
+    assert delivered(queue) == [b"1", b"2"]
