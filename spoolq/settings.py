@@ -167,7 +167,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     other SPOOLQ_ variables (SPOOLQ_SPOOL, SPOOLQ_ID, ...) are none of settings' business. A SettingsError has the first
     wrong key in `key`, `value` and `path`, and all of them in its message. StorageError: the file cannot be read.
     """
-    found = _read(path) if path else {}
+    found = read_toml(path) if path else {}
     origins: dict[str, str] = {}
     for key, value in _from_environment(environ):
         origins[key] = _variable(key)
@@ -206,7 +206,8 @@ def _judged(data: Mapping[str, Any], source: str, origins: Mapping[str, str]) ->
         raise _refusal(error, data, source, origins) from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a file says; {} where there is none. SettingsError: it is no TOML; StorageError: it cannot be read."""
     import tomllib
 
     try:
@@ -216,7 +217,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise storage_error(error, "read settings", str(path)) from error
     except (ValueError, RecursionError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        hint = "Mend the file; without it the queue has its defaults"
+        hint = "Mend the file; without it there are the defaults"
         raise SettingsError(f"{path}: not TOML: {error}", path=path, hint=hint) from error
 
 

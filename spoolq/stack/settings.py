@@ -1,22 +1,22 @@
 """The settings of the stack: SPOOLQ_ variables, else `spoolq.toml` in the current directory, else the defaults.
 
-Settings of a queue are not among them: those are in its `queue.toml` (spoolq/settings.py).
+Settings of a queue are not among them: those are in its `queue.toml` (spoolq/settings.py), of which the reading of a
+file is shared.
 """
 
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, fields
 from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any
 
-from spoolq.errors import SettingsError, storage_error
+from spoolq.errors import SettingsError
+from spoolq.settings import PREFIX, read_toml
 
 FILE = "spoolq.toml"
-_PREFIX = "SPOOLQ_"
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -62,7 +62,7 @@ class Described:
     @property
     def variable(self) -> str:
         """The environment variable that sets it, over the file."""
-        return _PREFIX + self.key.upper()
+        return PREFIX + self.key.upper()
 
 
 def describe() -> list[Described]:
@@ -78,7 +78,7 @@ def load(environ: Mapping[str, str], directory: Path | None = None) -> StackSett
     wrong, and where it was set.
     """
     path = (directory or Path()) / FILE
-    found, where = _read(path), {}
+    found, where = read_toml(path), {}
     for each in describe():
         if environ.get(each.variable):
             found[each.key], where[each.key] = environ[each.variable], each.variable
@@ -98,24 +98,13 @@ def adopt(environ: MutableMapping[str, str], directory: Path | None = None) -> N
     if not ((directory or Path()) / FILE).exists():
         return
     settings = load(environ, directory)
-    for key in _read((directory or Path()) / FILE):
-        environ.setdefault(_PREFIX + key.upper(), str(_plain(getattr(settings, key))))
+    for key in read_toml((directory or Path()) / FILE):
+        environ.setdefault(PREFIX + key.upper(), str(_plain(getattr(settings, key))))
 
 
 def variables(settings: StackSettings) -> dict[str, str]:
     """The settings as the environment of what is started."""
     return {each.variable: str(_plain(getattr(settings, each.key))) for each in describe()}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_bytes().decode())
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise storage_error(error, "read settings", str(path)) from error
-    except ValueError as error:
-        raise SettingsError(f"{path}: not TOML: {error}", path=path, hint="Mend it, or remove it") from error
 
 
 def _checked(field: Any, value: Any, where: str) -> Any:
