@@ -406,10 +406,10 @@ def main() -> int:
         command = f"python -m tests.relay_storm --kills {plan.kills} --outages {plan.outages}"
         machine = f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores"
         about = (
-            f"Two relays, of which one was killed (SIGKILL) every second or so; three producers, {plan.rate:g} messages a second\n"
-            "each at most, of 10 bytes to 20 kB, half of them in groups. Each outage: the target is killed, and away until both\n"
-            f"relays have noticed, {plan.outage_s:g} s at least. What is bold must be 0. PostgreSQL did not sync (a kill of the\n"
-            "server cannot tell); the spools did."
+            f"Two relays, of which one was killed (SIGKILL) every second or so; three producers, {plan.rate:g} messages a\n"
+            "second each at most, of 10 bytes to 20 kB, half of them in groups. Each outage: the target is killed, and away\n"
+            f"until both relays have noticed, {plan.outage_s:g} s at least. What is bold must be 0. PostgreSQL did not sync,\n"
+            "which a kill of the server cannot tell; the spools did."
         )
         head = ["# The relay in a storm", "", f"`{command}`, {time.strftime('%Y-%m-%d')}, {machine}.", "", about, ""]
         asked.save.write_text("\n".join([*head, *lines, ""]))
