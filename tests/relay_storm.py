@@ -406,10 +406,11 @@ def main() -> int:
         command = f"python -m tests.relay_storm --kills {plan.kills} --outages {plan.outages}"
         machine = f"Linux {platform.release()}, Python {platform.python_version()}, {os.cpu_count()} cores"
         about = (
-            f"Two relays, of which one was killed (SIGKILL) every second or so; three producers, {plan.rate:g} messages a\n"
-            "second each at most, of 10 bytes to 20 kB, half of them in groups. Each outage: the target is killed, and away\n"
-            f"until both relays have noticed, {plan.outage_s:g} s at least. What is bold must be 0. PostgreSQL did not sync,\n"
-            "which a kill of the server cannot tell; the spools did."
+            "Two relays, of which one was killed (SIGKILL) every second or so. Three producers, "
+            f"{plan.rate:g} messages a second\neach at most, of 10 bytes to 20 kB, half of them in groups. "
+            "In an outage the target is killed, and away until both\nrelays have noticed, "
+            f"{plan.outage_s:g} s at least. What is bold must be 0. PostgreSQL did not sync, which a kill of\n"
+            "the server cannot tell; the spools did."
         )
         head = ["# The relay in a storm", "", f"`{command}`, {time.strftime('%Y-%m-%d')}, {machine}.", "", about, ""]
         asked.save.write_text("\n".join([*head, *lines, ""]))
