@@ -384,14 +384,15 @@ def test_a_claim_that_lives_by_time_is_kept_while_a_body_is_on_its_way():
     source.capabilities = replace(source.capabilities, holders=False)
     target = MemoryQueue(settings=Settings(dedup_window_s=WINDOW_S))
     id = source.enqueue(b"x")
-    before, sends = target.enqueue_many, []
+    claim, before, sends = source.dequeue_many, target.enqueue_many, []
 
     def slow(messages):
         sends.append(1)
-        lasted = threading.Event()
-        lasted.wait(0.8)
+        threading.Event().wait(0.8)
+        source.maintain()
         return before(messages)
 
+    source.dequeue_many = lambda count, *, wait_s: claim(count, wait_s=wait_s, lease_s=0.3)
     target.enqueue_many = slow
     assert carry(source, target).sent == 1
     assert (len(sends), source.get(id).attempts) == (1, 1)
