@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 
-from spoolq.spool.index import Index, Row
+from spoolq.spool.index import Index
 from spoolq.spool.meta import read_arrival, read_meta
 from spoolq.spool.names import Name, parse_name
 from spoolq.spool.rebuilding import row_of_file
+from spoolq.spool.rows import Row
 from spoolq.spool.session import Session
 
 

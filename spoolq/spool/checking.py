@@ -12,15 +12,15 @@ from collections.abc import Iterator
 
 from spoolq.interfaces import Progress
 from spoolq.models import Problem
-from spoolq.spool import index as sql
-from spoolq.spool import mending, moves
+from spoolq.spool import looks, mending, moves
 from spoolq.spool.directory import STATE_DIRECTORIES
 from spoolq.spool.drops import Drops
 from spoolq.spool.holders import is_alive
-from spoolq.spool.index import Index, Row
+from spoolq.spool.index import Index
 from spoolq.spool.names import Name, is_holder, parse_name
 from spoolq.spool.rebuilding import separate_twins
 from spoolq.spool.recovery import Recovery
+from spoolq.spool.rows import Row
 from spoolq.spool.session import Session, translated
 
 _SLICE = 400
@@ -64,7 +64,7 @@ class Check:
 
     def _check_index(self) -> None:
         with self._session.look() as db:
-            said = sql.look_contradictions(db)
+            said = looks.contradictions(db)
         if said:
             fix = "it is made anew from the files"
             self._say("damaged_index", f"the index contradicts itself: {'; '.join(said)}", fix, fixed=self._fix)
@@ -125,7 +125,7 @@ class Check:
             elif name.id not in self._twins:
                 names[name.id] = (text, name)
         with self._session.look() as db:
-            rows = sql.look_rows(db, list(names))
+            rows = looks.rows(db, list(names))
         suspects = [
             (text, name)
             for id, (text, name) in names.items()
@@ -183,7 +183,7 @@ class Check:
         after = ""
         while True:
             with self._session.look() as db:
-                rows = sql.look_ids(db, after, _SLICE)
+                rows = looks.ids(db, after, _SLICE)
             if not rows:
                 return
             yield rows
@@ -239,7 +239,7 @@ class Check:
     def _check_dead_holder(self, text: str) -> None:
         """Its claims are the reaper's. Without any nothing is wrong: the file is left for the sweep."""
         with self._session.look() as db:
-            holds = text in sql.look_holders(db)
+            holds = text in looks.holders(db)
         if holds:
             what = f"holders/{text} is of a consumer that has died, and holds messages"
             self._say("dead_holder", what, "its claims go back, then its file goes")

@@ -6,10 +6,9 @@ import logging
 
 from spoolq.errors import SpoolqError
 from spoolq.interfaces import Progress
-from spoolq.spool import index as sql
-from spoolq.spool import moves
-from spoolq.spool.index import Row
+from spoolq.spool import looks, moves
 from spoolq.spool.room import Room
+from spoolq.spool.rows import Row
 from spoolq.spool.session import Session, translated
 
 log = logging.getLogger("spoolq.spool")
@@ -29,7 +28,7 @@ class Cleanup:
         found = {}
         with self._session.look() as db:
             for state, before_ms in self._cutoffs():
-                found[state] = sql.look_ended_totals(db, state, before_ms)
+                found[state] = looks.ended_totals(db, state, before_ms)
         return found
 
     def _cutoffs(self) -> list[tuple[str, int]]:

@@ -20,15 +20,16 @@ from spoolq.message import Message
 from spoolq.models import Attempt, State
 from spoolq.retry import delay_s as retry_delay_s
 from spoolq.spool import index as sql
-from spoolq.spool import mending, moves
+from spoolq.spool import looks, mending, moves
 from spoolq.spool.by_names import NamesOnly
 from spoolq.spool.directory import path_in
 from spoolq.spool.files import open_message
 from spoolq.spool.holders import Holder, to_base36
-from spoolq.spool.index import Index, Row
+from spoolq.spool.index import Index
 from spoolq.spool.meta import Arrival, read_arrival
 from spoolq.spool.names import clean_name, format_name, parse_name
 from spoolq.spool.probe import Writer, lease_holds, take_lease
+from spoolq.spool.rows import Row
 from spoolq.spool.session import IndexDamaged, Session, translated
 
 log = logging.getLogger("spoolq.spool")
@@ -334,7 +335,7 @@ class Consumer:
         row: Row | None = None
         for _ in range(2):
             with self._session.look() as db:
-                row = mending.look_row(db, id)
+                row = looks.row(db, id)
             if row is None or row.nonce != nonce or row.state != "claimed":
                 break
             path = moves.path_of(self._session, row)

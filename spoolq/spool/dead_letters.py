@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from spoolq import validate
 from spoolq.interfaces import DeadLetterQueue, Progress
 from spoolq.models import Attempt, Filter, Page
-from spoolq.spool import index as sql
-from spoolq.spool import mending, moves
-from spoolq.spool.index import Index, Row
+from spoolq.spool import looks, mending, moves
+from spoolq.spool.index import Index
 from spoolq.spool.reading import Reading, not_found
+from spoolq.spool.rows import Row
 from spoolq.spool.session import IndexDamaged, Session, answerable, translated
 
 SLICE = 100
@@ -29,7 +29,7 @@ class SpoolDeadLetters(DeadLetterQueue):
 
     def reasons(self) -> Sequence[tuple[str, int]]:
         with self._session.look() as db:
-            return sql.look_reasons(db)
+            return looks.reasons(db)
 
     def redrive(
         self,
@@ -143,9 +143,9 @@ class SpoolDeadLetters(DeadLetterQueue):
             for id in named:
                 validate.check_message_id(id)
             return named[:limit]
-        wanted = sql.conditions(where, "dead", self._session.clock.wall_ms())
+        wanted = looks.conditions(where, "dead", self._session.clock.wall_ms())
         with self._session.look() as db:
-            return sql.look_page_ids(db, "dead", wanted, -1 if limit is None else limit)
+            return looks.page_ids(db, "dead", wanted, -1 if limit is None else limit)
 
 
 for _operation in DeadLetterQueue.__abstractmethods__:

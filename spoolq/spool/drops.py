@@ -19,11 +19,12 @@ from spoolq.errors import DiskFull, Full, MessageTooLarge, SpoolqError, StorageE
 from spoolq.models import DropInfo
 from spoolq.spool import moves
 from spoolq.spool.files import not_regular, open_message
-from spoolq.spool.index import Index, Row
+from spoolq.spool.index import Index
 from spoolq.spool.meta import Arrival, write_arrival
 from spoolq.spool.names import Name, clean_name, format_name, is_name
 from spoolq.spool.probe import Writer, lease_holds, take_lease
 from spoolq.spool.room import Room
+from spoolq.spool.rows import Row
 from spoolq.spool.session import Session, translated
 
 log = logging.getLogger("spoolq.spool")

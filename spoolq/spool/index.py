@@ -1,22 +1,23 @@
-"""The index of one queue: all of its SQL, and nothing else. Section 8 of docs/spool-format.md.
+"""The index of one queue: all SQL that changes it, and nothing else. Section 8 of docs/spool-format.md.
 
 It never sees a message's path, and nothing here is believed of a body: a row is a copy of what a name says. Who calls
 a method that changes something holds the write lock and has called `begin`; `commit` makes it seen, `rollback`, or
-dying, undoes it. Reading goes through a connection of its own, which keeps no transaction open.
+dying, undoes it. Reading (looks.py) goes through a connection of its own, which keeps no transaction open.
 """
 
 from __future__ import annotations
 
 import bisect
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
-from typing import Any, NamedTuple
 
-from spoolq.models import STATES, Filter, State
+from spoolq.models import STATES
+from spoolq.spool import looks
+from spoolq.spool.looks import FIRST_READY
+from spoolq.spool.rows import BUCKETS_S, COLUMNS, Counts, Info, Key, Row, counts_of
 
 USER_VERSION = 1
-BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21600.0, float("inf"))
 _BUCKETS_MS = tuple(bound * 1000 for bound in BUCKETS_S[:-1])
 _PAGE_BYTES = 1024
 """Small, since a transaction changes one row in each of three or four pages, and each goes through the WAL whole."""
@@ -25,74 +26,6 @@ _CHECKPOINT_PAGES = 256
 PROMOTE_AT_ONCE = 100
 _HISTORY_MINUTES = 8 * 24 * 60
 _DAY_MS = 86_400_000
-
-_COLUMNS = (
-    "id, state, held, priority, due_at_ms, attempts, nonce, label, body_bytes, enqueued_at_ms, ready_at_ms,"
-    " claimed_at_ms, ended_at_ms, deadline_boot_ms, deadline_at_ms, expires_at_ms, grp, has_meta, reason"
-)
-
-
-class Row(NamedTuple):
-    """A message as the index has it; the columns of schema.sql."""
-
-    id: str
-    state: str
-    held: int = 0
-    priority: int = 5
-    due_at_ms: int | None = None
-    attempts: int = 0
-    nonce: str | None = None
-    label: str | None = None
-    body_bytes: int = 0
-    enqueued_at_ms: int = 0
-    ready_at_ms: int = 0
-    claimed_at_ms: int | None = None
-    ended_at_ms: int | None = None
-    deadline_boot_ms: int | None = None
-    deadline_at_ms: int | None = None
-    expires_at_ms: int | None = None
-    grp: str | None = None
-    has_meta: int = 0
-    reason: str | None = None
-
-
-class Counts(NamedTuple):
-    """The present row of the ledger: what is there, and what ever happened since the index was made."""
-
-    minute: int
-    ready: int
-    ready_bytes: int
-    scheduled: int
-    scheduled_bytes: int
-    claimed: int
-    claimed_bytes: int
-    done: int
-    done_bytes: int
-    dead: int
-    dead_bytes: int
-    enqueued: int
-    acknowledged: int
-    failed: int
-    gave_up: int
-    wait_ms: int
-    process_ms: int
-    wait_buckets: tuple[int, ...]
-    process_buckets: tuple[int, ...]
-
-
-class Info(NamedTuple):
-    """What the index knows of itself."""
-
-    boot: str
-    mount: str
-    made_at_ms: int
-    next_clean_boot_ms: int
-    next_sweep_boot_ms: int
-    next_forget_boot_ms: int
-    forget_after: str
-    last_clean_at_ms: int
-    last_scan_at_ms: int
-    last_scan_ms: int
 
 
 class Contradiction(sqlite3.DatabaseError):
@@ -123,14 +56,6 @@ def library_version() -> str:
     return sqlite3.sqlite_version
 
 
-class Key(NamedTuple):
-    """A deduplication key: its message, until when, and whether its writer has not finished."""
-
-    id: str
-    until_at_ms: int
-    reserved: bool
-
-
 _NOW = "WHERE minute = (SELECT max(minute) FROM ledger)"
 _ENQUEUED = f"UPDATE ledger SET ready = ready + ?, ready_bytes = ready_bytes + ?, enqueued = enqueued + ? {_NOW}"
 _CLAIMED = tuple(
@@ -144,16 +69,12 @@ _ACKNOWLEDGED = tuple(
     f" p{n} = p{n} + 1 {_NOW}"
     for n in range(len(BUCKETS_S))
 )
-_INSERT = f"INSERT INTO messages ({_COLUMNS}) VALUES ({', '.join('?' * 19)})"
-_FILL = f"INSERT OR IGNORE INTO messages ({_COLUMNS}) VALUES ({', '.join('?' * 19)})"
-_REPLACE = f"INSERT OR REPLACE INTO messages ({_COLUMNS}) VALUES ({', '.join('?' * 19)})"
+_INSERT = f"INSERT INTO messages ({COLUMNS}) VALUES ({', '.join('?' * 19)})"
+_FILL = f"INSERT OR IGNORE INTO messages ({COLUMNS}) VALUES ({', '.join('?' * 19)})"
+_REPLACE = f"INSERT OR REPLACE INTO messages ({COLUMNS}) VALUES ({', '.join('?' * 19)})"
 _INSERT_NEW = (
     "INSERT OR IGNORE INTO messages (id, state, held, priority, due_at_ms, attempts, label, body_bytes, enqueued_at_ms,"
     " ready_at_ms, expires_at_ms, grp, has_meta) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_FIRST_READY = (
-    f"SELECT {_COLUMNS} FROM messages WHERE state = 'ready' AND held = 0"
-    " ORDER BY held, priority DESC, id LIMIT ? OFFSET ?"
 )
 _CLAIM = (
     "UPDATE messages SET state = 'claimed', attempts = attempts + 1, nonce = ?, claimed_at_ms = ?,"
@@ -353,11 +274,11 @@ class Index:
 
     def first_ready(self, count: int, skip: int = 0) -> list[Row]:
         """The next `count` messages in delivery order, after `skip` of them."""
-        return [Row._make(row) for row in self._db.execute(_FIRST_READY, (count, skip))]
+        return [Row._make(row) for row in self._db.execute(FIRST_READY, (count, skip))]
 
     def first_ready_one(self, skip: int = 0) -> Row | None:
         """The next message in delivery order, after `skip` of them."""
-        row = self._db.execute(_FIRST_READY, (1, skip)).fetchone()
+        row = self._db.execute(FIRST_READY, (1, skip)).fetchone()
         return None if row is None else Row._make(row)
 
     def first_due(self) -> int | None:
@@ -481,8 +402,7 @@ class Index:
 
     def row(self, id: str) -> Row | None:
         """The row of a message, within the transaction under way."""
-        found = self._db.execute(f"SELECT {_COLUMNS} FROM messages WHERE id = ?", (id,)).fetchone()
-        return None if found is None else Row._make(found)
+        return looks.row(self._db, id)
 
     # Who holds what
 
@@ -491,7 +411,7 @@ class Index:
         rows: list[Row] = []
         for letter in "kl":
             found = self._db.execute(
-                f"SELECT {_COLUMNS} FROM messages WHERE state = 'claimed' AND nonce > ? AND nonce < ? LIMIT ?",
+                f"SELECT {COLUMNS} FROM messages WHERE state = 'claimed' AND nonce > ? AND nonce < ? LIMIT ?",
                 (letter + holder, letter + holder + "~", limit - len(rows)),
             )
             rows += map(Row._make, found)
@@ -500,7 +420,7 @@ class Index:
     def claims_marked(self, mark: str, limit: int) -> list[Row]:
         """Claims that live by time and whose nonce begins with a mark, the oldest message first."""
         found = self._db.execute(
-            f"SELECT {_COLUMNS} FROM messages WHERE state = 'claimed' AND nonce > ? AND nonce < ? ORDER BY id LIMIT ?",
+            f"SELECT {COLUMNS} FROM messages WHERE state = 'claimed' AND nonce > ? AND nonce < ? ORDER BY id LIMIT ?",
             ("t" + mark, "t" + mark + "~", limit),
         )
         return [Row._make(row) for row in found]
@@ -508,7 +428,7 @@ class Index:
     def claims_past(self, boot_ms: int, limit: int) -> list[Row]:
         """Claims whose deadline has passed, the first ones first."""
         found = self._db.execute(
-            f"SELECT {_COLUMNS} FROM messages WHERE deadline_boot_ms <= ? ORDER BY deadline_boot_ms LIMIT ?",
+            f"SELECT {COLUMNS} FROM messages WHERE deadline_boot_ms <= ? ORDER BY deadline_boot_ms LIMIT ?",
             (boot_ms, limit),
         )
         return [Row._make(row) for row in found]
@@ -516,7 +436,7 @@ class Index:
     def expired(self, now_ms: int, limit: int) -> list[Row]:
         """Waiting messages past their time to live."""
         found = self._db.execute(
-            f"SELECT {_COLUMNS} FROM messages WHERE expires_at_ms <= ? AND expires_at_ms IS NOT NULL"
+            f"SELECT {COLUMNS} FROM messages WHERE expires_at_ms <= ? AND expires_at_ms IS NOT NULL"
             " AND state IN ('ready', 'scheduled') ORDER BY expires_at_ms LIMIT ?",
             (now_ms, limit),
         )
@@ -525,7 +445,7 @@ class Index:
     def ended(self, state: str, before_ms: int, limit: int) -> list[Row]:
         """Rows that became done or dead up to an instant, oldest first."""
         found = self._db.execute(
-            f"SELECT {_COLUMNS} FROM messages WHERE state = ? AND ended_at_ms <= ? AND state IN ('done', 'dead')"
+            f"SELECT {COLUMNS} FROM messages WHERE state = ? AND ended_at_ms <= ? AND state IN ('done', 'dead')"
             " ORDER BY ended_at_ms, id LIMIT ?",
             (state, before_ms, limit),
         )
@@ -537,7 +457,7 @@ class Index:
 
     def some_of(self, state: str, limit: int) -> list[Row]:
         """Some of a state, to be deleted."""
-        text = f"SELECT {_COLUMNS} FROM messages WHERE state = '{state}' LIMIT ?"
+        text = f"SELECT {COLUMNS} FROM messages WHERE state = '{state}' LIMIT ?"
         if state in ("done", "dead"):
             text = text.replace("LIMIT", "AND state IN ('done', 'dead') LIMIT")
         return [Row._make(row) for row in self._db.execute(text, (limit,))]
@@ -546,7 +466,7 @@ class Index:
 
     def key(self, dedup_key: str) -> Key | None:
         """What is known of a key."""
-        return look_key(self._db, dedup_key)
+        return looks.key(self._db, dedup_key)
 
     def keep_key(self, dedup_key: str, key: Key) -> None:
         """Remember a key, or a reservation of it."""
@@ -571,7 +491,7 @@ class Index:
 
     def counts(self) -> Counts:
         """The ledger's present row, within the transaction under way."""
-        return _counts(self._db.execute("SELECT * FROM ledger ORDER BY minute DESC LIMIT 1").fetchone())
+        return counts_of(self._db.execute("SELECT * FROM ledger ORDER BY minute DESC LIMIT 1").fetchone())
 
     def wrong_counts(self) -> list[tuple[str, int, int]]:
         """Columns of the ledger that are not what the rows add up to: (column, kept, real). Reads every row."""
@@ -598,8 +518,7 @@ class Index:
 
     def info(self) -> Info:
         """What the index knows of itself."""
-        columns = ", ".join(Info._fields)
-        return Info._make(self._db.execute(f"SELECT {columns} FROM info").fetchone())
+        return looks.info(self._db)
 
     def set_info(self, **values: int | str) -> None:
         """Change what it knows of itself."""
@@ -630,292 +549,3 @@ def _step(deltas: dict[str, int], state: str, number: int, size: int) -> None:
         raise Contradiction(f"{state!r} is no state")
     deltas[state] = deltas.get(state, 0) + number
     deltas[state + "_bytes"] = deltas.get(state + "_bytes", 0) + size
-
-
-def _counts(row: Sequence[Any]) -> Counts:
-    buckets = len(BUCKETS_S)
-    plain = len(Counts._fields) - 2
-    return Counts._make((*row[:plain], tuple(row[plain : plain + buckets]), tuple(row[plain + buckets :])))
-
-
-# Looking, on the connection for it. Each is one statement, so that it sees one instant.
-
-_ORDERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "ready": ("held, priority DESC, id", ("held", "-priority", "id")),
-    "scheduled": ("due_at_ms, id", ("due_at_ms", "id")),
-    "claimed": ("id", ("id",)),
-    "done": ("ended_at_ms, id", ("ended_at_ms", "id")),
-    "dead": ("ended_at_ms, id", ("ended_at_ms", "id")),
-}
-
-
-def look_row(db: sqlite3.Connection, id: str) -> Row | None:
-    """The row of a message."""
-    found = db.execute(f"SELECT {_COLUMNS} FROM messages WHERE id = ?", (id,)).fetchone()
-    return None if found is None else Row._make(found)
-
-
-def look_waiting_among(db: sqlite3.Connection, ids: Sequence[str]) -> set[tuple[str, int, int | None, int, str | None]]:
-    """What the rows of these (a few hundred) say of names in `new/`: id, priority, due time, attempts, label."""
-    marks = ", ".join("?" * len(ids))
-    return set(
-        db.execute(
-            "SELECT id, priority, due_at_ms, attempts, label FROM messages"
-            f" WHERE id IN ({marks}) AND state IN ('ready', 'scheduled')",
-            ids,
-        )
-    )
-
-
-def look_key(db: sqlite3.Connection, dedup_key: str) -> Key | None:
-    """What is known of a deduplication key."""
-    row = db.execute("SELECT id, until_at_ms, reserved FROM keys WHERE dedup_key = ?", (dedup_key,)).fetchone()
-    return None if row is None else Key(row[0], row[1], bool(row[2]))
-
-
-def look_counts(db: sqlite3.Connection) -> Counts:
-    """The ledger's present row."""
-    return _counts(db.execute("SELECT * FROM ledger ORDER BY minute DESC LIMIT 1").fetchone())
-
-
-def look_page(
-    db: sqlite3.Connection, state: State, conditions: Sequence[tuple[str, Any]], after: Sequence[Any], limit: int
-) -> list[Row]:
-    """A page of a state, after the row with the key `after` (see `page_key`)."""
-    order, _ = _ORDERS[state]
-    # The state stands in the text, so that the partial indexes are used.
-    where = [f"state = '{state}'", *(condition for condition, _ in conditions)]
-    values = [value for _, value in conditions]
-    rows: list[Row] = []
-    for range_, bounds in _ranges(state, after):
-        text = f"SELECT {_COLUMNS} FROM messages WHERE {' AND '.join([*where, range_])} ORDER BY {order} LIMIT ?"
-        rows += map(Row._make, db.execute(text, (*values, *bounds, limit - len(rows))))
-        if len(rows) >= limit:
-            break
-    return rows
-
-
-def _ranges(state: State, after: Sequence[Any]) -> list[tuple[str, Sequence[Any]]]:
-    """What comes after a key, as ranges of the state's index, each of which is one seek."""
-    if state == "ready":
-        if not after:
-            return [("held >= 0", ())]
-        held, priority, id = after[0], -after[1], after[2]
-        return [
-            ("held = ? AND priority = ? AND id > ?", (held, priority, id)),
-            ("held = ? AND priority < ?", (held, priority)),
-            ("held > ?", (held,)),
-        ]
-    index = ["state IN ('done', 'dead')"] if state in ("done", "dead") else []
-    if after:
-        parts = _ORDERS[state][1]
-        index.append(f"({', '.join(parts)}) > ({', '.join('?' * len(parts))})")
-    return [(" AND ".join(index) or "1", after)]
-
-
-def look_page_ids(db: sqlite3.Connection, state: State, conditions: Sequence[tuple[str, Any]], limit: int) -> list[str]:
-    """The ids of all of a state that meet the conditions, oldest first; at most `limit`, -1 for all."""
-    where = "".join(f" AND {condition}" for condition, _ in conditions)
-    text = f"SELECT id FROM messages WHERE state = '{state}'{where} ORDER BY {_ORDERS[state][0]} LIMIT ?"
-    return [row[0] for row in db.execute(text, (*(value for _, value in conditions), limit))]
-
-
-def page_parts(state: State) -> int:
-    """How many parts a page's key has."""
-    return len(_ORDERS[state][1])
-
-
-def page_key(state: State, row: Row) -> tuple[Any, ...]:
-    """What `look_page` continues after."""
-    values = row._asdict()
-    return tuple(-values[part[1:]] if part[0] == "-" else values[part] for part in _ORDERS[state][1])
-
-
-def look_search(db: sqlite3.Connection, text: str, limit: int) -> list[Row]:
-    """Rows whose id begins with, or whose label or reason contains `text`."""
-    found = []
-    if text and all(char in "0123456789abcdef-" for char in text):
-        found = db.execute(
-            f"SELECT {_COLUMNS} FROM messages WHERE id >= ? AND id < ? AND state <> 'settled' LIMIT ?",
-            (text, text + "~", limit),
-        ).fetchall()
-    if len(found) < limit:
-        pattern = like(text)
-        found += db.execute(
-            f"SELECT {_COLUMNS} FROM messages WHERE state <> 'settled' AND NOT (id >= ? AND id < ?)"
-            " AND (label LIKE ? ESCAPE '\\' OR reason LIKE ? ESCAPE '\\') LIMIT ?",
-            (text, text + "~", pattern, pattern, limit - len(found)),
-        ).fetchall()
-    return [Row._make(row) for row in found]
-
-
-def conditions(where: Filter | None, state: State, now_ms: int) -> list[tuple[str, Any]]:
-    """A filter as conditions on a state's rows, each with its value."""
-    if where is None:
-        return []
-    since = {"claimed": "claimed_at_ms", "done": "ended_at_ms", "dead": "ended_at_ms"}.get(state, "ready_at_ms")
-    found: list[tuple[str, Any]] = []
-    if where.name is not None:
-        found.append(("label LIKE ? ESCAPE '\\'", like(where.name)))
-    if where.reason is not None:
-        found.append(("reason LIKE ? ESCAPE '\\'", like(where.reason)))
-    if where.group is not None:
-        found.append(("grp = ?", where.group))
-    if where.text is not None:
-        pattern = like(where.text)
-        found.append(("(id || ' ' || coalesce(label, '') || ' ' || coalesce(reason, '')) LIKE ? ESCAPE '\\'", pattern))
-    if where.min_age_s is not None:
-        found.append((f"{since} <= ?", now_ms - round(where.min_age_s * 1000)))
-    if where.max_age_s is not None:
-        found.append((f"{since} >= ?", now_ms - round(where.max_age_s * 1000)))
-    if where.min_attempts is not None:
-        found.append(("attempts >= ?", where.min_attempts))
-    return found
-
-
-def like(text: str) -> str:
-    """A pattern for LIKE that finds `text` anywhere, taking it literally."""
-    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"
-
-
-def look_oldest_ready(db: sqlite3.Connection) -> int | None:
-    """When the oldest deliverable message became ready; one seek a priority."""
-    found = [
-        db.execute(
-            "SELECT ready_at_ms FROM messages WHERE state = 'ready' AND held = 0 AND priority = ? ORDER BY id LIMIT 1",
-            (priority,),
-        ).fetchone()
-        for priority in range(10)
-    ]
-    return min((row[0] for row in found if row is not None), default=None)
-
-
-def look_next_due(db: sqlite3.Connection) -> int | None:
-    """When the first scheduled message is due."""
-    row = db.execute("SELECT due_at_ms FROM messages WHERE state = 'scheduled' ORDER BY due_at_ms LIMIT 1").fetchone()
-    return None if row is None else row[0]
-
-
-def look_ready(db: sqlite3.Connection) -> Row | None:
-    """The next message in delivery order."""
-    row = db.execute(_FIRST_READY, (1, 0)).fetchone()
-    return None if row is None else Row._make(row)
-
-
-def look_reasons(db: sqlite3.Connection) -> list[tuple[str, int]]:
-    """The reasons of dead letters, the most frequent first."""
-    return db.execute(
-        "SELECT coalesce(reason, ''), count(*) FROM messages WHERE state = 'dead' AND state IN ('done', 'dead')"
-        " GROUP BY 1 ORDER BY 2 DESC, 1"
-    ).fetchall()
-
-
-def look_ended_totals(db: sqlite3.Connection, state: str, before_ms: int) -> tuple[int, int]:
-    """How many became done or dead up to an instant, and their bytes."""
-    row = db.execute(
-        "SELECT count(*), coalesce(sum(body_bytes), 0) FROM messages WHERE state = ? AND ended_at_ms <= ?"
-        " AND state IN ('done', 'dead')",
-        (state, before_ms),
-    ).fetchone()
-    return row[0], row[1]
-
-
-def look_settled(db: sqlite3.Connection, after: str, before_ms: int, limit: int) -> tuple[list[str], str]:
-    """Of the next `limit` rows after an id, those settled before an instant; and the last id, "" at the end."""
-    rows = db.execute("SELECT id, state, ended_at_ms FROM messages WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
-    found = rows.fetchall()
-    settled = [id for id, state, ended in found if state == "settled" and ended <= before_ms]
-    return settled, found[-1][0] if len(found) == limit else ""
-
-
-def look_ages(db: sqlite3.Connection, state: str, since_ms: Sequence[int]) -> list[int]:
-    """How many rows of a state there are, and how many of them were enqueued at or after each instant.
-
-    By the time in the id, since ids are in every index and the rows need not be read.
-    """
-    sums = "".join(", coalesce(sum(id >= ?), 0)" for _ in since_ms)
-    stamps = [f"{max(0, at_ms):012x}" for at_ms in since_ms]
-    # The words of the partial indexes, so that they can be used.
-    also = " AND state IN ('done', 'dead')" if state in ("done", "dead") else ""
-    row = db.execute(
-        f"SELECT count(*){sums} FROM messages WHERE state = '{state}'{also}",
-        [f"{stamp[:8]}-{stamp[8:]}" for stamp in stamps],
-    ).fetchone()
-    return list(row)
-
-
-def look_minutes(db: sqlite3.Connection, since_minute: int) -> list[Counts]:
-    """The ledger from the row before `since_minute` on, oldest first."""
-    rows = db.execute(
-        "SELECT * FROM ledger WHERE minute >= coalesce((SELECT max(minute) FROM ledger WHERE minute < ?), 0)"
-        " ORDER BY minute",
-        (since_minute,),
-    )
-    return [_counts(row) for row in rows]
-
-
-def look_holders(db: sqlite3.Connection) -> list[str]:
-    """The holders that claims name; one seek for each, however many claims it has."""
-    found = set()
-    for letter in "kl":
-        after = letter
-        while row := db.execute(
-            "SELECT nonce FROM messages WHERE state = 'claimed' AND nonce > ? AND nonce < ? ORDER BY nonce LIMIT 1",
-            (after, letter + "~"),
-        ).fetchone():
-            found.add(row[0][1:7])
-            after = row[0][:7] + "~"
-    return sorted(found)
-
-
-def look_overdue(db: sqlite3.Connection, boot_ms: int, now_ms: int) -> tuple[bool, bool]:
-    """Whether a claim is past its deadline, and whether a waiting message is past its time to live."""
-    late = db.execute("SELECT 1 FROM messages WHERE deadline_boot_ms <= ? LIMIT 1", (boot_ms,)).fetchone()
-    expired = db.execute(
-        "SELECT 1 FROM messages WHERE expires_at_ms <= ? AND expires_at_ms IS NOT NULL"
-        " AND state IN ('ready', 'scheduled') LIMIT 1",
-        (now_ms,),
-    ).fetchone()
-    return late is not None, expired is not None
-
-
-def look_claimed_among(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
-    """Which of these, at most a few hundred, have a row that says they are in `cur/`."""
-    marks = ", ".join("?" * len(ids))
-    found = db.execute(f"SELECT id FROM messages WHERE id IN ({marks}) AND state = 'claimed'", ids)
-    return {row[0] for row in found}
-
-
-def look_rows(db: sqlite3.Connection, ids: Sequence[str]) -> dict[str, Row]:
-    """The rows of these messages, at most a few hundred."""
-    marks = ", ".join("?" * len(ids))
-    found = db.execute(f"SELECT {_COLUMNS} FROM messages WHERE id IN ({marks})", ids)
-    return {row[0]: Row._make(row) for row in found}
-
-
-def look_known_among(db: sqlite3.Connection, ids: Sequence[str]) -> set[str]:
-    """Which of these, at most a few hundred, have a row."""
-    marks = ", ".join("?" * len(ids))
-    return {row[0] for row in db.execute(f"SELECT id FROM messages WHERE id IN ({marks})", ids)}
-
-
-def look_contradictions(db: sqlite3.Connection) -> list[str]:
-    """Where pages tell different things, in SQLite's words, the first few. Reads everything."""
-    return [text for (text,) in db.execute("PRAGMA integrity_check(3)") if text != "ok"]
-
-
-def look_claims(db: sqlite3.Connection) -> Iterator[tuple[str | None, int]]:
-    """Nonces of claims, with when they began."""
-    return iter(db.execute("SELECT nonce, claimed_at_ms FROM messages WHERE state = 'claimed'").fetchall())
-
-
-def look_ids(db: sqlite3.Connection, after: str, limit: int) -> list[Row]:
-    """All rows in the order of their ids."""
-    found = db.execute(f"SELECT {_COLUMNS} FROM messages WHERE id > ? ORDER BY id LIMIT ?", (after, limit))
-    return [Row._make(row) for row in found]
-
-
-def look_info(db: sqlite3.Connection) -> Info:
-    """What the index knows of itself."""
-    return Info._make(db.execute(f"SELECT {', '.join(Info._fields)} FROM info").fetchone())

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 
 from spoolq.spool import moves
 from spoolq.spool.directory import path_in
-from spoolq.spool.index import Index, Row, look_row
+from spoolq.spool.index import Index
 from spoolq.spool.meta import Meta, read_meta
 from spoolq.spool.names import Name, format_name, parse_name
 from spoolq.spool.rebuilding import row_of_file
+from spoolq.spool.rows import Row
 from spoolq.spool.session import Session
-
-__all__ = ["expire", "look_row", "mend", "mend_ready", "put_row"]
 
 log = logging.getLogger("spoolq.spool")
 

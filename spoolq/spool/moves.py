@@ -16,9 +16,10 @@ from spoolq.models import Attempt
 from spoolq.reasons import summary
 from spoolq.spool.directory import path_in
 from spoolq.spool.files import open_message
-from spoolq.spool.index import Index, Row
+from spoolq.spool.index import Index
 from spoolq.spool.meta import append_attempt, read_arrival
 from spoolq.spool.names import Name, format_name
+from spoolq.spool.rows import Row
 from spoolq.spool.session import Session
 
 

@@ -6,12 +6,10 @@ the commit point; the row is a convenience, and an enqueue does not fail for wan
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import logging
 import os
 import stat
-import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,12 +19,13 @@ from spoolq import validate
 from spoolq.errors import Busy, QueueNotFound, SpoolqError, StorageError, TryAgain, UnsafeFile, storage_error
 from spoolq.models import NewMessage
 from spoolq.spool.files import open_message
-from spoolq.spool.index import Index, Key, look_key
-from spoolq.spool.mending import put_row
-from spoolq.spool.meta import Arrival, discard_arrival, place_arrival, prepare_arrival, write_arrival
+from spoolq.spool.index import Index
+from spoolq.spool.keys import Keys, discard_unplaced
+from spoolq.spool.meta import Arrival, prepare_arrival, write_arrival
 from spoolq.spool.names import clean_name, format_name
 from spoolq.spool.probe import Writer, take_lease
 from spoolq.spool.room import Room
+from spoolq.spool.rows import Key
 from spoolq.spool.session import IndexDamaged, Session, translated
 
 log = logging.getLogger("spoolq.spool")
@@ -39,7 +38,6 @@ PLAIN = NewMessage(body=b"")
 """A message that asks for nothing."""
 
 _SYNC_THREADS = 8
-_WRITER_POLL_S = 0.002
 
 Body = bytes | bytearray | memoryview | BinaryIO
 Write = Callable[[int], int]
@@ -71,6 +69,7 @@ class Producer:
         self._session = session
         self._directory = session.directory
         self._files = session.directory.files
+        self._keys = Keys(session)
         self.room = Room(session)
         self._syncers: ThreadPoolExecutor | None = None
 
@@ -78,7 +77,7 @@ class Producer:
 
     def enqueue(self, body: Body, new: NewMessage) -> str:
         """One message; `new` holds everything but the body."""
-        if new.dedup_key is not None and (known := self._known(new.dedup_key)) is not None:
+        if new.dedup_key is not None and (known := self._keys.known(new.dedup_key)) is not None:
             return known
         if isinstance(body, bytes | bytearray | memoryview):
             size = len(body) if not isinstance(body, memoryview) else body.nbytes
@@ -207,15 +206,10 @@ class Producer:
             raise
 
     def _give_up(self, id: str, fd: int = -1) -> None:
-        """Leave no litter of an enqueue that failed before its commit point.
-
-        CRASH: the metadata goes first, since without a body in `tmp/` it is that of a message which has come and gone,
-        and its key would be taken.
-        """
+        """Leave no litter of an enqueue that failed before its commit point."""
         if fd >= 0:
             os.close(fd)
-        discard_arrival(self._directory, id)
-        self._files.discard(self._directory.temporary(id))
+        discard_unplaced(self._directory, id)
 
     def _put_in_place(self, run: list[_Prepared], *, noted: bool = False) -> None:
         """Metadata, then the rename of each (its commit point), then one sync of the directory.
@@ -383,12 +377,14 @@ class Producer:
     def _enqueue_keyed(self, write: Write, new: NewMessage, key: str) -> str:
         """The first of a key is enqueued; the others are answered its id once it is safe (transition enqueue_keyed)."""
         plan = self._plan(new)
+        until = plan.arrival.dedup_until_ms
+        assert until is not None
         # The file that a reservation names exists, locked, before the reservation does.
         self._write_body(plan, write, keep_open=True)
         try:
             with translated("enqueue", self._directory.tmp):
                 prepare_arrival(self._directory, plan.id, plan.arrival, sync=self._session.syncs)
-            known = self._reserve(key, plan)
+            known = self._keys.reserve(key, plan.id, until)
             if known is not None:
                 self._give_up(plan.id)
                 return known
@@ -403,87 +399,6 @@ class Producer:
             return self._finish_keyed(key, plan)
         finally:
             os.close(plan.fd)
-
-    def _known(self, key: str) -> str | None:
-        """The message that a key names already: answered before anything is written, also where there is no room."""
-        with self._session.look() as db:
-            found = look_key(db, key)
-        if found is None or found.reserved or self._is_over(found):
-            return None
-        return found.id
-
-    def _is_over(self, key: Key) -> bool:
-        """Whether a window has ended; also where a clock set back would make it longer than it and another."""
-        left_ms = key.until_at_ms - self._session.clock.wall_ms()
-        return not 0 < left_ms <= 2000 * self._session.settings.dedup_window_s
-
-    def _reserve(self, key: str, plan: _Prepared) -> str | None:
-        """Reserve a key for this file, or the id of the message that has it. Waits for a writer at work on it."""
-        end = time.monotonic() + self._session.settings.busy_s
-        while True:
-            # Damage is mended by the next try, which must be made here: a body from a stream cannot be had twice.
-            with contextlib.suppress(IndexDamaged):
-                settled, known = self._try_to_reserve(key, plan)
-                if settled:
-                    return known
-            if time.monotonic() > end:
-                hint = "Its writer lives but does not finish: look at it, or try again later"
-                raise Busy(f"another enqueue with the key {key!r} is under way", op="enqueue", hint=hint)
-            time.sleep(_WRITER_POLL_S)
-
-    def _try_to_reserve(self, key: str, plan: _Prepared) -> tuple[bool, str | None]:
-        """Whether it is settled whose the key is, and the other's id where it is another's."""
-        with self._session.write() as index, translated("enqueue", self._directory.base):
-            known = index.key(key)
-            if known is None or self._is_over(known) or known.id == plan.id:
-                self._note_reservation(index, key, plan)
-                return True, None
-            if not known.reserved:
-                return True, known.id
-            if not self._writer_lives(known.id):
-                if self._has_come(index, key, known):
-                    return True, known.id
-                self._give_up(known.id)
-                self._note_reservation(index, key, plan)
-                return True, None
-        return False, None
-
-    def _note_reservation(self, index: Index, key: str, plan: _Prepared) -> None:
-        """Under the lock, in the metadata too: so an index that is made anew at any time knows of it."""
-        until = plan.arrival.dedup_until_ms
-        assert until is not None
-        place_arrival(self._directory, plan.id)
-        index.keep_key(key, Key(plan.id, until, True))
-
-    def _writer_lives(self, id: str) -> bool:
-        """Whether the file that a reservation names is still being written, by its writer's lock on it."""
-        try:
-            fd = os.open(self._directory.temporary(id), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
-
-    def _has_come(self, index: Index, key: str, known: Key) -> bool:
-        """Of a reservation whose writer is not at it any more: whether its message is, or was, there; then mend."""
-        placed = self._directory.locate([known.id])[known.id]
-        if not placed and index.row(known.id) is None:
-            return False
-        if placed and self._session.syncs:
-            # Its writer may not have come to this, and what is answered now is a promise.
-            with translated("enqueue", self._directory.new):
-                self._files.sync_directory(self._directory.new)
-        index.keep_key(key, known._replace(reserved=False))
-        if placed and index.row(known.id) is None:
-            # Not left to the scan: the next of its group would be the head meanwhile, and be delivered first.
-            directory, _, name = placed[0]
-            put_row(self._session, index, directory, name)
-        return True
 
     def _finish_keyed(self, key: str, plan: _Prepared) -> str:
         """The row, and the end of the reservation, in one transaction; the id of the message that has the key.
@@ -516,7 +431,7 @@ class Producer:
     def _settle_key(self, index: Index, key: str, plan: _Prepared) -> str:
         """Whose the key is now: another's, where this message has given way, else its own."""
         known = index.key(key)
-        gone = known is not None and (known.reserved or self._is_over(known))
+        gone = known is not None and (known.reserved or self._keys.is_over(known))
         if known is not None and not gone and known.id != plan.id and self._taken_back(plan):
             row = index.row(plan.id)
             if row is not None:

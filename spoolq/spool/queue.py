@@ -37,16 +37,16 @@ from spoolq.models import (
     Stats,
 )
 from spoolq.settings import Settings
-from spoolq.spool import index as sql
-from spoolq.spool import mending, moves, queues
+from spoolq.spool import looks, mending, moves, queues
 from spoolq.spool.checking import Check
 from spoolq.spool.consumer import Consumer, Mark, Owner
 from spoolq.spool.dead_letters import SpoolDeadLetters
 from spoolq.spool.files import Files
 from spoolq.spool.holders import Holder
-from spoolq.spool.index import Index, Row
+from spoolq.spool.index import Index
 from spoolq.spool.producer import PLAIN, Producer
 from spoolq.spool.reading import Reading, not_found
+from spoolq.spool.rows import Row
 from spoolq.spool.session import IndexDamaged, Session, answerable, translated
 from spoolq.spool.upkeep import SCAN_BUDGET_S, Upkeep
 from spoolq.spool.wakeup import Wakeup
@@ -288,9 +288,9 @@ class SpoolQueue(Queue):
         if os.path.exists(self._directory.paused):
             return False
         with self._session.look() as db:
-            if sql.look_ready(db) is not None:
+            if looks.ready(db) is not None:
                 return True
-            due = sql.look_next_due(db)
+            due = looks.next_due(db)
         return (due is not None and due <= self._session.clock.wall_ms()) or self._upkeep.is_scan_needed()
 
     def is_free(self) -> bool:
@@ -477,7 +477,7 @@ class SpoolQueue(Queue):
         if "ready" in states:
             self._upkeep.scan_wholly()
         with self._session.look() as db:
-            counts = sql.look_counts(db)._asdict()
+            counts = looks.counts(db)._asdict()
         in_all = sum(counts[state] for state in states)
         purged = 0
         for state in states:

@@ -13,7 +13,7 @@ from spoolq import settings as settings_module
 from spoolq.clock import Clock
 from spoolq.errors import NotASpool, QueueExists, QueueNotFound, UnsafeSpool, storage_error
 from spoolq.settings import Settings
-from spoolq.spool import index as sql
+from spoolq.spool import looks
 from spoolq.spool.directory import BALLAST_BYTES, DIRECTORIES, FORMAT_TEXT, QueueDirectory
 from spoolq.spool.files import Files
 from spoolq.spool.names import is_queue_name
@@ -227,7 +227,7 @@ def delete_queue(spool: Path, name: str, clock: Clock | None = None) -> int:
     session = Session.open(directory, name, clock)
     try:
         with session.look() as db:
-            counts = sql.look_counts(db)
+            counts = looks.counts(db)
         with session.alone(), translated("delete_queue", directory.base):
             parent.files.rename(directory.base, aside)
     finally:

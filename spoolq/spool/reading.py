@@ -15,13 +15,12 @@ from typing import Any, BinaryIO
 from spoolq import validate
 from spoolq.errors import MessageNotFound, storage_error
 from spoolq.models import STATES, Filter, HolderInfo, MessageInfo, Minute, Page, State, Stats
-from spoolq.spool import index as sql
-from spoolq.spool import moves
+from spoolq.spool import looks, moves
 from spoolq.spool.files import open_message
 from spoolq.spool.holders import is_alive, read_holder
-from spoolq.spool.index import BUCKETS_S, Counts, Row
 from spoolq.spool.meta import Meta, read_meta
 from spoolq.spool.names import holder_of, is_holder
+from spoolq.spool.rows import BUCKETS_S, Counts, Row
 from spoolq.spool.session import Session
 
 
@@ -98,25 +97,25 @@ class Reading:
         """A page of a state, as `Queue.list`."""
         validate.check_state(state)
         validate.check_limit(limit)
-        after = decode_cursor(cursor, sql.page_parts(state))
-        wanted = sql.conditions(where, state, self._session.clock.wall_ms())
+        after = decode_cursor(cursor, looks.page_parts(state))
+        wanted = looks.conditions(where, state, self._session.clock.wall_ms())
         with self._session.look() as db:
-            rows = sql.look_page(db, state, wanted, after, limit + 1)
+            rows = looks.page(db, state, wanted, after, limit + 1)
         more = len(rows) > limit
         rows = rows[:limit]
-        following = encode_cursor(sql.page_key(state, rows[-1])) if more else None
+        following = encode_cursor(looks.page_key(state, rows[-1])) if more else None
         return Page(messages=tuple(to_info(self._session, row) for row in rows), cursor=following)
 
     def search(self, text: str, limit: int) -> list[MessageInfo]:
         """As `Queue.search`."""
         validate.check_limit(limit)
         with self._session.look() as db:
-            return [to_info(self._session, row) for row in sql.look_search(db, text, limit)]
+            return [to_info(self._session, row) for row in looks.search(db, text, limit)]
 
     def peek(self) -> MessageInfo | None:
         """As `Queue.peek`."""
         with self._session.look() as db:
-            row = sql.look_ready(db)
+            row = looks.ready(db)
         return None if row is None else to_info(self._session, row)
 
     def get(self, id: str) -> MessageInfo:
@@ -128,7 +127,7 @@ class Reading:
         """The row of a message that is there, or MessageNotFound."""
         validate.check_message_id(id)
         with self._session.look() as db:
-            row = sql.look_row(db, id)
+            row = looks.row(db, id)
         if row is None or row.state == "settled":
             raise not_found(id)
         return row
@@ -148,8 +147,8 @@ class Reading:
     def stats(self) -> Stats:
         """As `Queue.stats`."""
         with self._session.look() as db:
-            counts = sql.look_counts(db)
-            oldest = sql.look_oldest_ready(db)
+            counts = looks.counts(db)
+            oldest = looks.oldest_ready(db)
         return Stats(
             queue=self._session.name,
             ready=counts.ready,
@@ -180,13 +179,13 @@ class Reading:
         validate.check_state(state)
         now_ms = self._session.clock.wall_ms()
         with self._session.look() as db:
-            total, *within = sql.look_ages(db, state, [now_ms - round(bound * 1000) for bound in bounds_s])
+            total, *within = looks.ages(db, state, [now_ms - round(bound * 1000) for bound in bounds_s])
         return [more - less for less, more in itertools.pairwise((0, *within, total))]
 
     def minutes(self, since_at_ms: int) -> list[Minute]:
         """As `Queue.minutes`: each row of the ledger less the one before it."""
         with self._session.look() as db:
-            ledger = sql.look_minutes(db, since_at_ms // 60_000)
+            ledger = looks.minutes(db, since_at_ms // 60_000)
         first = since_at_ms // 60_000
         before = [_nothing_before(ledger[0]), *ledger[:-1]] if ledger else []
         return [_minute(now, then) for now, then in zip(ledger, before, strict=True) if now.minute >= first]
@@ -194,7 +193,7 @@ class Reading:
     def holders(self) -> list[HolderInfo]:
         """As `Queue.holders`."""
         with self._session.look() as db:
-            claims = Counter(holder_of(nonce) for nonce, _ in sql.look_claims(db))
+            claims = Counter(holder_of(nonce) for nonce, _ in looks.claims(db))
         directory = self._session.directory
         names = set(filter(is_holder, directory.names(directory.holders))) | {name for name in claims if name}
         return [self._holder(name, claims[name]) for name in sorted(names)]

@@ -20,9 +20,9 @@ from spoolq.settings import Settings
 from spoolq.spool import index as sql
 from spoolq.spool.directory import STATE_DIRECTORIES, QueueDirectory
 from spoolq.spool.files import not_regular
-from spoolq.spool.index import Key, Row
 from spoolq.spool.meta import Meta, read_meta
 from spoolq.spool.names import Name, format_name, is_id, parse_name
+from spoolq.spool.rows import Key, Row
 
 log = logging.getLogger("spoolq.spool")
 

@@ -15,16 +15,16 @@ import stat
 from collections.abc import Callable
 
 from spoolq.models import Attempt
-from spoolq.spool import index as sql
-from spoolq.spool import mending, moves
+from spoolq.spool import looks, mending, moves
 from spoolq.spool.directory import path_in
 from spoolq.spool.files import open_message
 from spoolq.spool.holders import is_alive, read_holder
-from spoolq.spool.index import Index, Row
+from spoolq.spool.index import Index
 from spoolq.spool.meta import Arrival, read_arrival, write_arrival
 from spoolq.spool.names import Name, clean_name, holder_of, is_holder, is_id, parse_name
 from spoolq.spool.probe import Writer, take_lease
 from spoolq.spool.rebuilding import deadline_boot_ms
+from spoolq.spool.rows import Row
 from spoolq.spool.session import Session, translated
 
 log = logging.getLogger("spoolq.spool")
@@ -50,11 +50,11 @@ class Recovery:
     def reap(self) -> int:
         """Give back the claims of dead holders and those past their deadline; how many messages were given back."""
         with self._session.look() as db:
-            counts = sql.look_counts(db)
+            counts = looks.counts(db)
             if counts.claimed == 0 and counts.ready + counts.scheduled == 0:
                 return 0
-            holders = sql.look_holders(db) if counts.claimed else []
-            late, expired = sql.look_overdue(db, self._session.clock.boot_ms(), self._session.clock.wall_ms())
+            holders = looks.holders(db) if counts.claimed else []
+            late, expired = looks.overdue(db, self._session.clock.boot_ms(), self._session.clock.wall_ms())
         reaped = sum(self._reap_holder(holder) for holder in holders if self._is_dead(holder))
         if late:
             reaped += self._sliced(self._reap_late)
@@ -166,7 +166,7 @@ class Recovery:
         for start in range(0, len(names), SLICE):
             part = {name.id: name for name in names[start : start + SLICE]}
             with self._session.look() as db:
-                strange = part.keys() - sql.look_claimed_among(db, list(part))
+                strange = part.keys() - looks.claimed_among(db, list(part))
             if strange:
                 with self._session.write() as index, translated("scan"):
                     adopted += sum(self._adopt(index, id) for id in sorted(strange))
@@ -247,7 +247,7 @@ class Recovery:
 
     def _has_claims(self, holder: str) -> bool:
         with self._session.look() as db:
-            return holder in sql.look_holders(db)
+            return holder in looks.holders(db)
 
     def _sweep_rows(self) -> int:
         now = self._session.clock.wall_ms()
@@ -267,7 +267,7 @@ class Recovery:
         """
         before_ms = self._session.clock.wall_ms() - SETTLED_KEPT_MS
         with self._session.look() as db:
-            settled, last = sql.look_settled(db, after, before_ms, FORGET_ROWS)
+            settled, last = looks.settled(db, after, before_ms, FORGET_ROWS)
         for start in range(0, len(settled), FORGET_SLICE):
             with self._session.write() as index:
                 index.forget_settled(settled[start : start + FORGET_SLICE])
@@ -309,7 +309,7 @@ class Recovery:
         for start in range(0, len(ids), SLICE):
             part = ids[start : start + SLICE]
             with self._session.look() as db:
-                unknown |= set(part) - sql.look_known_among(db, part)
+                unknown |= set(part) - looks.known_among(db, part)
         old = [id for id in sorted(unknown) if self._is_over(id)]
         # A message may be there without its row.
         places = self._directory.locate(old) if old else {}

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from spoolq.errors import DiskFull, MessageTooLarge, QueueFull
 from spoolq.models import Health
-from spoolq.spool import index as sql
+from spoolq.spool import looks
 from spoolq.spool.directory import BALLAST_BYTES
 from spoolq.spool.session import Session
 
@@ -63,7 +63,7 @@ class Room:
         has_room = self.has_room()
         found = os.statvfs(self._session.directory.new)
         with self._session.look() as db:
-            info = sql.look_info(db)
+            info = looks.info(db)
         index = self._session.directory.index
         return Health(
             disk_bytes=found.f_blocks * found.f_frsize,
@@ -107,7 +107,7 @@ class Room:
         if not limits.messages and not limits.bytes:
             return
         with self._session.look() as db:
-            counts = sql.look_counts(db)
+            counts = looks.counts(db)
         there = counts.ready + counts.scheduled
         stored = counts.ready_bytes + counts.scheduled_bytes
         if limits.messages and there + count > limits.messages:

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from itertools import islice
 
 from spoolq.errors import UnsafeFile
-from spoolq.spool import mending, moves
+from spoolq.spool import looks, mending, moves
 from spoolq.spool.directory import path_in
 from spoolq.spool.drops import Drops
 from spoolq.spool.files import open_message
-from spoolq.spool.index import Index, look_waiting_among
+from spoolq.spool.index import Index
 from spoolq.spool.names import Name, format_name, parse_name
 from spoolq.spool.probe import Writer, take_lease
 from spoolq.spool.session import Session, translated
@@ -116,7 +116,7 @@ class Scanner:
         self._strange.update(strange)
         strange.sort()
         with self._session.look() as db:
-            known = look_waiting_among(db, list(named))
+            known = looks.waiting_among(db, list(named))
         missing = [each for _, each in sorted(named.items()) if (*each[1][:4], each[1].label) not in known]
         found = self._add_missing(missing) if missing else 0
         found += sum(self._put_right(text, name) for text, name in odd)

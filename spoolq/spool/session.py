@@ -45,6 +45,7 @@ from spoolq.spool.directory import DIRECTORIES, FORMAT_TEXT, QueueDirectory
 from spoolq.spool.holders import Holder
 from spoolq.spool.index import Index
 from spoolq.spool.lock import WriteLock, lock_holders
+from spoolq.spool.rows import Info
 
 log = logging.getLogger("spoolq.spool")
 
@@ -357,7 +358,7 @@ class Session:
         index.close()
         return None
 
-    def _is_of_now(self, info: sql.Info) -> bool:
+    def _is_of_now(self, info: Info) -> bool:
         """Written under this boot and mount, so that nothing of it can have been lost. A system may know neither."""
         return self._boot != "" and (info.boot, info.mount) == (self._boot, self._mount)
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from spoolq.errors import SpoolqError
 from spoolq.interfaces import Progress
 from spoolq.spool import index as sql
+from spoolq.spool import looks
 from spoolq.spool.cleanup import Cleanup
 from spoolq.spool.drops import Drops
 from spoolq.spool.recovery import Recovery
@@ -83,8 +84,8 @@ class Upkeep:
     def by_time_alone_s(self, left_s: float) -> float:
         """How long until something may come without a wake-up: a claim's end, what is scheduled, a drop at rest."""
         with self._session.look() as db:
-            due = sql.look_next_due(db)
-            claimed = sql.look_counts(db).claimed
+            due = looks.next_due(db)
+            claimed = looks.counts(db).claimed
         timeout_s = min(left_s, LOOK_EVERY_S)
         if claimed:
             timeout_s = min(timeout_s, REAP_WAITING_S)
@@ -161,7 +162,7 @@ class Upkeep:
     def promote(self) -> None:
         """Make ready what is due, where something is."""
         with self._session.look() as db:
-            due = sql.look_next_due(db)
+            due = looks.next_due(db)
         now = self._session.clock.wall_ms()
         if due is not None and due <= now:
             with self._session.write() as index:
@@ -178,7 +179,7 @@ class Upkeep:
 
     def _keep(self, budget_s: float) -> bool:
         with self._session.look() as db:
-            info = sql.look_info(db)
+            info = looks.info(db)
         more = False
         if self._is_my_turn("next_forget_boot_ms", info.next_forget_boot_ms, FORGET_EVERY_MS):
             self.recovery.forget_some(info.forget_after)

@@ -9,6 +9,7 @@ import pytest
 
 from spoolq.errors import StorageError
 from spoolq.spool import index as sql
+from spoolq.spool import looks
 from spoolq.spool.files import Files
 from tests.helpers import names, wait_for
 from tests.spool.helpers import drain
@@ -112,7 +113,7 @@ def test_a_stream_is_read_once_whatever_happens_to_the_index(queue, monkeypatch,
 
         return act
 
-    where = {"reserving": (sql.Index, "key"), "finishing": (sql.Index, "keep_key"), "looking": (sql, "look_counts")}
+    where = {"reserving": (sql.Index, "key"), "finishing": (sql.Index, "keep_key"), "looking": (looks, "counts")}
     owner, name = where[damage]
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, fail(getattr(owner, name)))

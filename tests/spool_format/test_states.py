@@ -11,8 +11,8 @@ import pytest
 from spoolq.errors import LeaseLost, MessageNotFound
 from spoolq.settings import Retention, Settings, dump
 from spoolq.spool.holders import random_letters
-from spoolq.spool.index import Row
 from spoolq.spool.queue import SpoolQueue
+from spoolq.spool.rows import Row
 from spoolq.testing import FakeClock
 from tests.helpers import messages
 from tests.spool_format.document import tables

@@ -150,7 +150,7 @@ def test_enqueue_many(story):
 
 
 def test_enqueue_keyed(story):
-    """The reservation, in metadata and index, is committed before the message is there, and ends in the transaction that adds its row."""
+    """The reservation is committed, in metadata and index, before the message is there; it ends with its row."""
     queue = story.open()
     with story.recorder.story() as steps:
         first = queue.enqueue(b"x", dedup_key="k")
