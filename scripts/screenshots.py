@@ -69,7 +69,12 @@ def fill(spool: Path, count: int) -> str:
             else:
                 message.ack()
     if count:
-        create_queue(spool, "emails").close()
+        with create_queue(spool, "emails") as emails:
+            emails.enqueue_many([b"a letter"] * 3)
+            for message in emails.dequeue_many(3):
+                message.ack()
+        # Short enough to have passed when the console looks, and nobody else cleans up before.
+        (spool / "queues" / "emails" / "queue.toml").write_text("[retention]\ndone_s = 0.001\n")
     return shown
 
 
@@ -160,12 +165,12 @@ def dialog(tab: Any, address: str, presses: tuple[str, ...], path: Path) -> None
 
 
 DIALOGS = (
-    ("ops", "dead", ("Redrive all that fit",)),
-    ("ops", "dead", ("Delete all that fit",)),
-    ("admin", "queues", ("Purge",)),
-    ("admin", "queues", ("Delete the queue",)),
-    ("admin", "health", ("Rebuild the index",)),
-    ("admin", "cleanup", ("Look what would go", "Clean up")),
+    ("ops", "dead?queue=default", ("Redrive all that fit",)),
+    ("ops", "dead?queue=default", ("Delete all that fit",)),
+    ("admin", "queues?queue=default", ("Purge",)),
+    ("admin", "queues?queue=emails", ("Delete the queue",)),
+    ("admin", "health?queue=default", ("Rebuild the index",)),
+    ("admin", "cleanup?queue=emails", ("Look what would go", "Clean up")),
 )
 
 
@@ -187,7 +192,7 @@ def main() -> None:
                     _litter(spool)
                 with at_work(spool, count) as addresses:
                     for kind in asked.consoles:
-                        _console(browser, kind, addresses[kind], asked.out, count, id)
+                        _console(browser, kind, addresses[f"{kind}_console"], asked.out, count, id)
         browser.close()
 
 
@@ -198,12 +203,12 @@ def _console(browser: Any, kind: str, url: str, out: Path, count: int, id: str) 
             tab = context.new_page()
             for path in [each.path for each in {"ops": ops, "admin": admin}[kind].PAGES]:
                 address = f"{url}/{path}?queue=default" + (f"&id={id}" if path == "message" and id else "")
-                to = out / f"{kind}-{path}-{count}-{theme}-{device}.png"
+                to = out / f"{kind}-{path or 'first'}-{count}-{theme}-{device}.png"
                 sys.stdout.write(f"{to} {picture(tab, address, to):.2f} s\n")
             for number, (which, path, presses) in enumerate(DIALOGS):
                 if which == kind and count:
-                    to = out / f"{kind}-{path}-dialog{number}-{count}-{theme}-{device}.png"
-                    dialog(tab, f"{url}/{path}?queue=default", presses, to)
+                    to = out / f"{kind}-{path.partition('?')[0]}-dialog{number}-{count}-{theme}-{device}.png"
+                    dialog(tab, f"{url}/{path}", presses, to)
             context.close()
 
 

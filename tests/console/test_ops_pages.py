@@ -453,7 +453,7 @@ def bury(queue: SpoolQueue, *reasons: str) -> list[str]:
 def test_reasons_with_their_counts_choose_what_is_shown(queue):
     ids = bury(queue, "full", "full", "not found")
     app = opened("dead")
-    assert app.dataframe[0].value.values.tolist() == [["full", 2], ["not found", 1]]
+    assert app.dataframe[0].value.values.tolist() == [[2, "full"], [1, "not found"]]
     assert app.selectbox(key="dead-reason").options == ["3 · all reasons", "2 · full", "1 · not found"]
     app.selectbox(key="dead-reason").set_value("not found")
     checked(app.run())

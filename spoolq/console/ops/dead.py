@@ -96,7 +96,7 @@ def _reasons(reasons: Sequence[tuple[str, int]], in_all: int) -> str | None:
 
     chosen = st.selectbox("Reason", list(counts), format_func=shown, key="dead-reason") or None
     if chosen is None and len(reasons) > 1:
-        parts.table({"reason": [text for text, _ in reasons], "dead": [count for _, count in reasons]}, "dead-reasons")
+        parts.table({"dead": [count for _, count in reasons], "reason": [text for text, _ in reasons]}, "dead-reasons")
     return chosen
 
 
