@@ -70,7 +70,7 @@ def lease_ignored(patch: pytest.MonkeyPatch) -> None:
     """Every claim with a deadline is past it."""
     claims_past = Index.claims_past
     patch.setattr(Index, "claims_past", lambda self, now, limit: claims_past(self, now + 10**12, limit))
-    patch.setattr(recovery.sql, "look_overdue", lambda db, boot, wall: (True, False))
+    patch.setattr(recovery.looks, "overdue", lambda db, boot, wall: (True, False))
 
 
 def lock_of_the_holder_ignored(patch: pytest.MonkeyPatch) -> None:
