@@ -252,3 +252,5 @@ def test_a_chart_has_a_clock_of_24_hours_in_utc_and_leaves_out_what_is_not_known
     ]
     across = made["encoding"]["x"]
     assert (across["scale"]["type"], across["axis"]["format"]) == ("utc", "%H:%M")
+    # All of the span, also where nothing is known of its beginning.
+    assert [(end["hours"], end["minutes"]) for end in across["scale"]["domain"]] == [(0, 0), (0, 1)]

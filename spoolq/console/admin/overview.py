@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import streamlit as st
@@ -186,7 +187,7 @@ def chart(at_ms: Sequence[int], mark: str, lines: Mapping[str, Sequence[float | 
             "x": {
                 "field": "at",
                 "type": "temporal",
-                "scale": {"type": "utc", "domain": [at_ms[0], at_ms[-1]]},
+                "scale": {"type": "utc", "domain": [_date(at_ms[0]), _date(at_ms[-1])]},
                 "axis": axis,
             },
             "y": {"field": "count", "type": "quantitative", "axis": {"title": None, "tickCount": 4} | whole},
@@ -198,3 +199,11 @@ def chart(at_ms: Sequence[int], mark: str, lines: Mapping[str, Sequence[float | 
             },
         },
     }
+
+
+def _date(at_ms: int) -> dict[str, int | bool]:
+    """An instant as an end of a scale: a bare number is taken for something else there."""
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return {
+        "year": at.year, "month": at.month, "date": at.day, "hours": at.hour, "minutes": at.minute, "utc": True,
+    }  # fmt: skip
