@@ -72,6 +72,10 @@ class Server:
             [*as_user(), str(_bin() / command), *map(str, arguments)], cwd=self.home, check=True, capture_output=True
         )
 
+    def run_plain(self, command: str, *arguments: str | Path) -> None:
+        """A program that is not PostgreSQL's, as its user."""
+        subprocess.run([*as_user(), command, *map(str, arguments)], cwd=self.home, check=True, capture_output=True)
+
     def start(self) -> None:
         options = [word for each in self.settings for word in ("-c", each)]
         with open(self.home / "log", "ab") as log:
