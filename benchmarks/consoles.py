@@ -23,7 +23,6 @@ FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
-ADMIN_PAGES = ("overview", "queues", "holders", "disk", "health", "cleanup", "drops", "processes", "trail")
 START_S = 60.0
 
 
@@ -104,6 +103,13 @@ def _listed(path: Path, rounds: int) -> Iterator[Figure]:
         for state in ("ready", "dead"):
             times = [_milliseconds(partial(queue.list, state, limit=100)) for _ in range(rounds)]
             yield Figure(f"ops, the first 100 of {state}", "ms", times, "under 200")
+        times = [_milliseconds(partial(queue.list, "ready", limit=10_000)) for _ in range(rounds)]
+        yield Figure("ops, the 10,000 that another order is made of", "ms", times, "under 500")
+        times = []
+        for _ in range(rounds):
+            queue.enqueue(b"x")  # so that new/ is listed again
+            times.append(_milliseconds(queue.drops))
+        yield Figure("admin, the drops after new/ has changed", "ms", times, "under 500")
         times = [_milliseconds(lambda: queue.ages((60, 3600))) for _ in range(rounds)]
         yield Figure("admin, the ages of all that is ready", "ms", times)
 
@@ -112,11 +118,11 @@ def _drawn(path: Path, rounds: int) -> Iterator[Figure]:
     """A whole page again, more than what refreshes by itself, in this process."""
     from streamlit.testing.v1 import AppTest
 
-    from spoolq.console import guard
+    from spoolq.console import admin, guard, ops
 
     guard.enter = lambda: None  # it is asked by the browser's name, and there is none
     os.environ["SPOOLQ_SPOOL"] = str(path)
-    pages = [("ops", "browse"), *(("admin", page) for page in ADMIN_PAGES)]
+    pages = [each.page.__module__.split(".")[-2:] for of in (ops, admin) for each in of.PAGES]
     for kind, page in pages:
         app = AppTest.from_string(f"from spoolq.console.{kind} import {page}\n{page}.page()\n", default_timeout=60)
         times = [_milliseconds(app.run) for _ in range(rounds + 1)]
