@@ -1,4 +1,5 @@
-"""The PostgreSQL engine beside bare SQL on the same server: one INSERT, one UPDATE .. SKIP LOCKED, one DELETE.
+"""The PostgreSQL engine beside bare SQL on the same server (one INSERT, one UPDATE .. SKIP LOCKED, one DELETE), and
+beside procrastinate where that is installed.
 
 The server is yours, by SPOOLQ_BENCH_DSN: an empty database that may be filled, with `spoolq engine init` run in it.
 """
@@ -12,6 +13,7 @@ from dataclasses import replace
 
 import psycopg
 
+from benchmarks import postgres_peer as peer
 from benchmarks.cost import BODY, rate
 from benchmarks.report import Figure
 from spoolq import open_queue
@@ -82,16 +84,42 @@ def run(rounds: int, scale: float) -> list[Figure]:
         raise SystemExit(f"{VARIABLE} names no database: one that may be filled, with `spoolq engine init` run in it")
     ratios = {name: Figure(f"{name} / floor", "ratio", target="0.7") for name in _NAMES}
     rates = {name: Figure(name, "a second") for each in _NAMES for name in (f"{each}, bare SQL", each)}
+    beside = {name: Figure(f"{name} / procrastinate", "ratio", target="1") for name in _NAMES[:2]}
     for _ in range(rounds):
         _round(dsn, int(2000 * scale), ratios, rates)
+        if peer.IS_THERE:
+            for name, theirs in zip(_NAMES, peer.rates(dsn, int(1000 * scale)), strict=False):
+                beside[name].values.append(rates[name].values[-1] / theirs)
     depth = Figure(f"claims at {int(1_000_000 * scale):,} waiting / at 1,000", "ratio", target="0.9")
     with _emptied(dsn) as queue:
         for _ in range(rounds):
             depth.values.append(_depth(queue, int(1_000_000 * scale)))
         queue.purge()
-    return [*ratios.values(), depth, *rates.values()]
+        sizes = _sizes(dsn, queue, int(1_000_000 * scale))
+    return [*ratios.values(), *(each for each in beside.values() if each.values), depth, *sizes, *rates.values()]
 
 
+def _sizes(dsn: str, queue: Queue, count: int) -> list[Figure]:
+    """How large the tables are while so many messages go through, 500 at a time; a tenth of them in, and at the end."""
+    found = []
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        for tenth in range(1, 11):
+            for _ in range(max(1, count // 5000)):
+                queue.enqueue_many([BODY] * 500)
+                _take(queue, 500)
+            if tenth in (1, 10):
+                row = connection.execute(_SIZE).fetchone()
+                assert row is not None
+                name = f"after {count * tenth // 10:,} messages, none waiting"
+                found.append(Figure(f"all tables and indexes {name}", "MB", [row[0] / 1e6]))
+                found.append(Figure(f"dead rows {name}", "rows", [float(row[1])]))
+    return found
+
+
+_SIZE = """
+SELECT sum(pg_total_relation_size(relid))::float8, sum(n_dead_tup)::float8 FROM pg_stat_user_tables
+WHERE schemaname = 'spoolq'
+"""
 _NAMES = ("enqueue", "claim and acknowledge", "enqueue 100s", "claim and acknowledge 100s")
 
 

@@ -87,7 +87,6 @@ DECLARE
     q spoolq.queues := spoolq.queue_row(p_queue);
     at_ms bigint := spoolq.now_ms();
     left_out uuid[] := '{}';
-    first uuid;
 BEGIN
     is_awaited := q.awaited_until_ms > at_ms AND NOT q.paused;
     IF q.limit_messages > 0 OR q.limit_bytes > 0 THEN
@@ -102,47 +101,34 @@ BEGIN
         );
     END IF;
     IF p_keys IS NOT NULL THEN
-        known := p_ids;
-        FOR n IN 1 .. cardinality(p_ids) LOOP
-            CONTINUE WHEN p_keys[n] IS NULL;
-            INSERT INTO spoolq.keys AS k (queue, dedup_key, id, until_at_ms)
-                VALUES (p_queue, p_keys[n], p_ids[n], at_ms + q.dedup_window_ms)
-                ON CONFLICT (queue, dedup_key) DO UPDATE SET id = excluded.id, until_at_ms = excluded.until_at_ms
-                WHERE k.until_at_ms <= at_ms;
-            IF NOT FOUND THEN
-                SELECT id INTO first FROM spoolq.keys WHERE queue = p_queue AND dedup_key = p_keys[n];
-                IF first <> p_ids[n] THEN
-                    known[n] := first;
-                    left_out := left_out || p_ids[n];
-                END IF;
-            END IF;
-        END LOOP;
+        known := spoolq.note_keys(q, at_ms, p_ids, p_keys);
+        left_out := left_out || ARRAY(SELECT p_ids[n] FROM generate_subscripts(p_ids, 1) AS n WHERE known[n] <> p_ids[n]);
     END IF;
     IF q.limit_messages > 0 OR q.limit_bytes > 0 THEN
         PERFORM spoolq.check_room(q, p_ids, p_bodies, p_sizes, left_out);
     END IF;
-    WITH made AS (
-        INSERT INTO spoolq.messages (
-            id, queue, state, held, priority, body_bytes, chunks, enqueued_at_ms, changed_at_ms, due_at_ms, expires_at_ms, grp,
-            name, meta, body
-        )
-        SELECT
-            new.id, p_queue, CASE WHEN new.delay_ms > 0 THEN 'scheduled' ELSE 'ready' END, new.grp IS NOT NULL,
-            coalesce(new.priority, 5), coalesce(new.size, octet_length(new.body)), coalesce(new.chunks, 0), new.enqueued_at_ms,
-            at_ms, CASE WHEN new.delay_ms > 0 THEN at_ms + new.delay_ms END,
-            CASE WHEN coalesce(new.ttl_ms, q.ttl_ms) > 0 THEN at_ms + coalesce(new.ttl_ms, q.ttl_ms) END,
-            new.grp, new.name, new.meta, new.body
-        FROM unnest(
-            p_ids, p_bodies, p_sizes, p_chunks, p_enqueued_at_ms, p_priorities, p_delays_ms, p_ttls_ms, p_names, p_metas, p_groups
-        ) AS new (id, body, size, chunks, enqueued_at_ms, priority, delay_ms, ttl_ms, name, meta, grp)
-        WHERE new.id <> ALL (left_out)
-        RETURNING state, body_bytes
+    -- By place, not by unnest: that would make a table of each of the eleven arrays.
+    INSERT INTO spoolq.messages (
+        id, queue, state, held, priority, body_bytes, chunks, enqueued_at_ms, changed_at_ms, due_at_ms, expires_at_ms, grp,
+        name, meta, body
     )
-    INSERT INTO spoolq.deltas (queue, minute, ready, ready_bytes, scheduled, scheduled_bytes, enqueued)
     SELECT
-        p_queue, at_ms / 60000, count(*) FILTER (WHERE state = 'ready'), sum(body_bytes) FILTER (WHERE state = 'ready'),
-        count(*) FILTER (WHERE state = 'scheduled'), sum(body_bytes) FILTER (WHERE state = 'scheduled'), count(*)
-    FROM made HAVING count(*) > 0;
+        p_ids[n], p_queue, CASE WHEN p_delays_ms[n] > 0 THEN 'scheduled' ELSE 'ready' END, p_groups[n] IS NOT NULL,
+        coalesce(p_priorities[n], 5), coalesce(p_sizes[n], octet_length(p_bodies[n])), coalesce(p_chunks[n], 0),
+        p_enqueued_at_ms[n], at_ms, CASE WHEN p_delays_ms[n] > 0 THEN at_ms + p_delays_ms[n] END,
+        CASE WHEN coalesce(p_ttls_ms[n], q.ttl_ms) > 0 THEN at_ms + coalesce(p_ttls_ms[n], q.ttl_ms) END,
+        p_groups[n], p_names[n], p_metas[n], p_bodies[n]
+    FROM generate_subscripts(p_ids, 1) AS n WHERE p_ids[n] <> ALL (left_out);
+    IF FOUND THEN
+        INSERT INTO spoolq.deltas (queue, minute, ready, ready_bytes, scheduled, scheduled_bytes, enqueued)
+        SELECT
+            p_queue, at_ms / 60000, count(*) FILTER (WHERE NOT later), sum(size) FILTER (WHERE NOT later),
+            count(*) FILTER (WHERE later), sum(size) FILTER (WHERE later), count(*)
+        FROM (
+            SELECT coalesce(p_sizes[n], octet_length(p_bodies[n])) AS size, coalesce(p_delays_ms[n], 0) > 0 AS later
+            FROM generate_subscripts(p_ids, 1) AS n WHERE p_ids[n] <> ALL (left_out)
+        ) AS made;
+    END IF;
     IF p_chunks IS NOT NULL THEN
         DELETE FROM spoolq.chunks WHERE id = ANY (left_out) AND id NOT IN (SELECT id FROM spoolq.messages WHERE id = ANY (left_out));
         DELETE FROM spoolq.uploads WHERE id = ANY (p_ids);
@@ -150,6 +136,27 @@ BEGIN
     IF p_groups IS NOT NULL THEN
         PERFORM spoolq.settle_groups(p_queue, p_groups);
     END IF;
+END $$;
+
+-- The id that each message stands for: its own, or that of the first with its key.
+CREATE FUNCTION spoolq.note_keys(q spoolq.queues, p_at_ms bigint, p_ids uuid[], p_keys text[]) RETURNS uuid[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    known uuid[] := p_ids;
+    first uuid;
+BEGIN
+    FOR n IN 1 .. cardinality(p_ids) LOOP
+        CONTINUE WHEN p_keys[n] IS NULL;
+        INSERT INTO spoolq.keys AS k (queue, dedup_key, id, until_at_ms)
+            VALUES (q.id, p_keys[n], p_ids[n], p_at_ms + q.dedup_window_ms)
+            ON CONFLICT (queue, dedup_key) DO UPDATE SET id = excluded.id, until_at_ms = excluded.until_at_ms
+            WHERE k.until_at_ms <= p_at_ms;
+        IF NOT FOUND THEN
+            SELECT id INTO first FROM spoolq.keys WHERE queue = q.id AND dedup_key = p_keys[n];
+            known[n] := first;
+        END IF;
+    END LOOP;
+    RETURN known;
 END $$;
 
 CREATE FUNCTION spoolq.check_room(q spoolq.queues, p_ids uuid[], p_bodies bytea[], p_sizes bigint[], p_left_out uuid[])
@@ -247,43 +254,73 @@ DECLARE
     q spoolq.queues := spoolq.queue_row(p_queue);
     at_ms bigint := spoolq.now_ms();
     groups text[] := spoolq.lock_groups_of(p_queue, p_ids);
-    settled uuid[];
-    lost integer[] := '{}';
+    settled integer;
 BEGIN
-    WITH asked AS (
-        SELECT * FROM unnest(p_ids, p_nonces) AS a (id, nonce)
-    ), ended AS (
-        UPDATE spoolq.messages AS m SET
-            state = 'done', changed_at_ms = at_ms, deadline_at_ms = NULL, mark = NULL, holder = NULL, reason = ''
-        FROM asked, (SELECT id, changed_at_ms AS since_ms FROM spoolq.messages WHERE id = ANY (p_ids)) AS before
-        WHERE m.id = asked.id AND before.id = m.id AND m.queue = p_queue AND m.state = 'claimed' AND m.nonce = asked.nonce
-        RETURNING m.id, m.body_bytes, greatest(at_ms - before.since_ms, 0) AS taken_ms
-    ), noted AS (
+    IF q.done_ms = 0 THEN
+        settled := spoolq.finish(p_queue, p_ids, p_nonces, at_ms);
+    ELSE
+        WITH held AS (
+            SELECT id, changed_at_ms AS since_ms FROM spoolq.messages
+            WHERE id = ANY (p_ids) AND queue = p_queue AND state = 'claimed' AND nonce = p_nonces[array_position(p_ids, id)]
+            FOR UPDATE
+        ), ended AS (
+            UPDATE spoolq.messages AS m SET
+                state = 'done', changed_at_ms = at_ms, deadline_at_ms = NULL, mark = NULL, holder = NULL, reason = ''
+            FROM held WHERE m.id = held.id
+            RETURNING m.body_bytes, greatest(at_ms - held.since_ms, 0) AS taken_ms
+        )
         INSERT INTO spoolq.deltas (queue, minute, claimed, claimed_bytes, done, done_bytes, acknowledged, process_ms, takes)
         SELECT
             p_queue, at_ms / 60000, -count(*), -sum(body_bytes), count(*), sum(body_bytes), count(*), sum(taken_ms),
             array_agg(spoolq.bucket(taken_ms))
-        FROM ended HAVING count(*) > 0
-    )
-    SELECT array_agg(id) INTO settled FROM ended;
+        FROM ended HAVING count(*) > 0 RETURNING done INTO settled;
+    END IF;
     IF groups IS NOT NULL THEN
         PERFORM spoolq.settle_groups(p_queue, groups);
     END IF;
-    IF q.done_ms = 0 AND settled IS NOT NULL THEN
-        PERFORM spoolq.erase(p_queue, settled, at_ms);
+    IF settled = cardinality(p_ids) THEN
+        RETURN '{}';
     END IF;
-    IF cardinality(settled) IS DISTINCT FROM cardinality(p_ids) THEN
-        -- Again with the same receipt is success: the row or the memory of it tells.
-        SELECT coalesce(array_agg(asked.place ORDER BY asked.place), '{}') INTO lost
-        FROM unnest(p_ids, p_nonces) WITH ORDINALITY AS asked (id, nonce, place)
-        WHERE asked.id <> ALL (coalesce(settled, '{}')) AND NOT EXISTS (
+    RETURN spoolq.lost_of(p_queue, p_ids, p_nonces, at_ms);
+END $$;
+
+-- Acknowledged and gone at once, where nothing is kept: how many.
+CREATE FUNCTION spoolq.finish(p_queue integer, p_ids uuid[], p_nonces text[], p_at_ms bigint) RETURNS integer
+LANGUAGE plpgsql AS $$
+DECLARE
+    settled integer;
+BEGIN
+    WITH ended AS (
+        DELETE FROM spoolq.messages
+        WHERE id = ANY (p_ids) AND queue = p_queue AND state = 'claimed' AND nonce = p_nonces[array_position(p_ids, id)]
+        RETURNING id, nonce, body_bytes, chunks, greatest(p_at_ms - changed_at_ms, 0) AS taken_ms
+    ), remembered AS (
+        INSERT INTO spoolq.receipts (id, queue, nonce, until_at_ms) SELECT id, p_queue, nonce, p_at_ms + 600000 FROM ended
+        ON CONFLICT (id) DO UPDATE SET nonce = excluded.nonce, until_at_ms = excluded.until_at_ms
+    ), parts AS (
+        DELETE FROM spoolq.chunks WHERE id = ANY (ARRAY(SELECT id FROM ended WHERE ended.chunks > 0))
+    )
+    INSERT INTO spoolq.deltas (queue, minute, claimed, claimed_bytes, acknowledged, process_ms, takes)
+    SELECT
+        p_queue, p_at_ms / 60000, -count(*), -sum(body_bytes), count(*), sum(taken_ms), array_agg(spoolq.bucket(taken_ms))
+    FROM ended HAVING count(*) > 0 RETURNING acknowledged INTO settled;
+    RETURN settled;
+END $$;
+
+-- The places of receipts that were not acknowledged, ever: again with the same one is success, as its row or the memory of
+-- it tells.
+CREATE FUNCTION spoolq.lost_of(p_queue integer, p_ids uuid[], p_nonces text[], p_at_ms bigint) RETURNS integer[]
+LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT asked.place::integer FROM unnest(p_ids, p_nonces) WITH ORDINALITY AS asked (id, nonce, place)
+        WHERE NOT EXISTS (
             SELECT FROM spoolq.messages AS m
             WHERE m.id = asked.id AND m.queue = p_queue AND m.state = 'done' AND m.nonce = asked.nonce
         ) AND NOT EXISTS (
-            SELECT FROM spoolq.receipts AS r WHERE r.id = asked.id AND r.nonce = asked.nonce AND r.until_at_ms > at_ms
-        );
-    END IF;
-    RETURN lost;
+            SELECT FROM spoolq.receipts AS r WHERE r.id = asked.id AND r.nonce = asked.nonce AND r.until_at_ms > p_at_ms
+        ) ORDER BY asked.place
+    );
 END $$;
 
 CREATE FUNCTION spoolq.release(p_queue integer, p_id uuid, p_nonce text) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -440,20 +477,22 @@ $$;
 -- At most p_limit of each kind; false when none was due. Waits for no lock.
 CREATE FUNCTION spoolq.do_what_is_due(q spoolq.queues, p_at_ms bigint, p_limit integer) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
-    did boolean := false;
+    did boolean;
 BEGIN
-    IF EXISTS (SELECT FROM spoolq.messages WHERE queue = q.id AND state = 'claimed' AND deadline_at_ms <= p_at_ms) THEN
-        did := spoolq.reap(q, p_at_ms, p_limit);
-    END IF;
-    IF EXISTS (SELECT FROM spoolq.messages WHERE queue = q.id AND state = 'scheduled' AND due_at_ms <= p_at_ms) THEN
-        did := spoolq.promote(q, p_at_ms, p_limit) OR did;
-    END IF;
-    IF EXISTS (
-        SELECT FROM spoolq.messages WHERE queue = q.id AND expires_at_ms IS NOT NULL AND state IN ('ready', 'scheduled')
-            AND expires_at_ms <= p_at_ms
+    IF NOT (
+        EXISTS (SELECT FROM spoolq.messages WHERE queue = q.id AND state = 'claimed' AND deadline_at_ms <= p_at_ms)
+        OR EXISTS (SELECT FROM spoolq.messages WHERE queue = q.id AND state = 'scheduled' AND due_at_ms <= p_at_ms)
+        OR EXISTS (
+            SELECT FROM spoolq.messages WHERE queue = q.id AND expires_at_ms IS NOT NULL AND state IN ('ready', 'scheduled')
+                AND expires_at_ms <= p_at_ms
+        )
     ) THEN
-        did := spoolq.expire(q, p_at_ms, p_limit) OR did;
+        RETURN false;
     END IF;
+    -- All three, in this order: what is given back may have expired meanwhile.
+    did := spoolq.reap(q, p_at_ms, p_limit);
+    did := spoolq.promote(q, p_at_ms, p_limit) OR did;
+    did := spoolq.expire(q, p_at_ms, p_limit) OR did;
     RETURN did;
 END $$;
 

@@ -90,6 +90,8 @@ def batches(messages: Iterable[NewMessage | bytes]) -> Iterator[list[NewMessage]
 
 def call(queue_id: int, ready: Sequence[Ready], op: str) -> Call:
     """The call that enqueues them, in one transaction."""
+    if len(ready) == 1 and not (ready[0].body.chunks or ready[0].asked.dedup_key or ready[0].asked.group):
+        return _call_of_one(queue_id, ready[0], op)
     labels = [clean_name(each.asked.name) or None if each.asked.name is not None else None for each in ready]
     columns = (
         [each.id for each in ready],
@@ -112,6 +114,23 @@ def call(queue_id: int, ready: Sequence[Ready], op: str) -> Call:
         again=(queue_id, *columns, True),
         repeats=True,
     )
+
+
+def _call_of_one(queue_id: int, each: Ready, op: str) -> Call:
+    asked = each.asked
+    label = None if asked.name is None else clean_name(asked.name) or None
+    fixed = (
+        queue_id,
+        each.id,
+        each.body.whole,
+        id_time_ms(each.id),
+        asked.priority,
+        values.ms(asked.delay_s) or None,
+        None if asked.ttl_s is None else values.ms(asked.ttl_s),
+        None if label is None else statements.storable(label),
+        _meta(asked, label),
+    )
+    return Call(op=op, sql=statements.ENQUEUE_ONE, parameters=(*fixed, False), again=(*fixed, True), repeats=True)
 
 
 def _meta(asked: Asked, label: str | None) -> str | None:

@@ -248,7 +248,10 @@ class PostgresQueue(Queue):
         for at in range(0, len(pairs), _AT_ONCE):
             some = pairs[at : at + _AT_ONCE]
             ids, nonces = [pair[0] for pair in some], [pair[1] for pair in some]
-            places = self._one("acknowledge", statements.ACKNOWLEDGE, self.id, ids, nonces, repeats=True)
+            if len(some) == 1:
+                places = self._one("acknowledge", statements.ACKNOWLEDGE_ONE, self.id, *some[0], repeats=True)
+            else:
+                places = self._one("acknowledge", statements.ACKNOWLEDGE, self.id, ids, nonces, repeats=True)
             lost += [given[at + place - 1] for place in places]
         self._ended(given)
         return lost

@@ -53,6 +53,12 @@ ENQUEUE = (
     "SELECT known::text[], is_awaited FROM spoolq.enqueue(%s, %s::uuid[], %b::bytea[], %s::bigint[], %s::integer[],"
     " %s::bigint[], %s::smallint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s)"
 )
+# Alone, as most are, and with none of what several messages share: values instead of arrays are half the work to send.
+ENQUEUE_ONE = (
+    "SELECT known::text[], is_awaited FROM spoolq.enqueue(%s, ARRAY[%s::uuid], ARRAY[%b::bytea], NULL, NULL,"
+    " ARRAY[%s::bigint], ARRAY[%s::smallint], ARRAY[%s::bigint], ARRAY[%s::bigint], ARRAY[%s::text], ARRAY[%s::text],"
+    " NULL, NULL, %s)"
+)
 ADD_CHUNK = "SELECT spoolq.add_chunk(%s, %s, %b)"
 DROP_UPLOAD = "SELECT spoolq.drop_upload(%s)"
 CHUNK = "SELECT data FROM spoolq.chunks WHERE id = %s AND number = %s"
@@ -62,6 +68,7 @@ CLAIM = (
     " FROM spoolq.claim(%s, %s, %s, %s, %s, %s, %s, %s)"
 )
 ACKNOWLEDGE = "SELECT spoolq.acknowledge(%s, %s::uuid[], %s::text[])"
+ACKNOWLEDGE_ONE = "SELECT spoolq.acknowledge(%s, ARRAY[%s::uuid], ARRAY[%s::text])"
 FAIL = "SELECT spoolq.fail(%s, %s::uuid, %s, %s, %s, %s, %s, %s, %s)"
 RELEASE = "SELECT spoolq.release(%s, %s::uuid, %s)"
 EXTEND = "SELECT spoolq.extend(%s, %s::uuid, %s, %s)"

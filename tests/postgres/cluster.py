@@ -65,7 +65,7 @@ class Cluster:
         return lost
 
     def fail_over(self) -> None:
-        """Kill the primary, promote the standby that has most, let the others follow it, and bring the lost one back."""
+        """Kill the primary, promote the standby that has most, let the other follow it, bring the lost one back."""
         lost = self.kill_primary()
         standbys = [node for node in self.nodes if node is not lost]
         chosen, other = sorted(standbys, key=_received, reverse=True)

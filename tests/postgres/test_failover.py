@@ -25,7 +25,7 @@ PRODUCERS, WORKERS = 2, 3
 
 @dataclass
 class Load:
-    """What producers and workers were told. sent, acknowledged: what a call returned from; refused: its outcome unknown."""
+    """What producers and workers were told. sent, acknowledged: calls that returned; refused: those that raised."""
 
     url: str
     sent: list[tuple[str, float]] = field(default_factory=list)
@@ -68,7 +68,7 @@ def _stale_acknowledge_is_refused(queue, fail_over):
 
 @pytest.mark.timeout(600)
 def test_the_primary_is_killed_under_load():
-    """What was acknowledged to a producer is there, what was to a worker is done and stays so, and no stale one is taken."""
+    """What a producer or a worker was told is so afterwards, and no stale acknowledge is taken."""
     with three_nodes() as cluster:
         url = cluster.url()
         init(url)
