@@ -9,9 +9,10 @@ PYTEST_STATUS ?=
 BIN := .venv/bin
 UV := $(BIN)/python -m uv
 # A command, and after a colon the Debian package that has it, where that is called otherwise.
-APT_TOOLS := strace dash curl chromium mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs fusermount3:fuse3
+APT_TOOLS := strace dash curl chromium mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs
 # Debian keeps PostgreSQL's programs out of every PATH.
 NO_CLUSTER := /etc/postgresql-common/createcluster.conf
+LIBFUSE := /lib/*/libfuse.so.2 /usr/lib/libfuse.so.2 /usr/lib64/libfuse.so.2
 INITDB := /usr/lib/postgresql/*/bin/initdb /usr/local/bin/initdb /usr/bin/initdb
 CHECKED := $(wildcard spoolq tests scripts benchmarks *.py)
 
@@ -67,6 +68,7 @@ check: setup ## ruff (lint and format) and mypy --strict
 tools:
 	@missing=; for tool in $(APT_TOOLS); do command -v $${tool%:*} >/dev/null || missing="$$missing $${tool#*:}"; done; \
 	[ -n "$(wildcard $(INITDB))" ] || missing="$$missing postgresql"; \
+	[ -n "$(wildcard $(LIBFUSE))" ] || missing="$$missing libfuse2"; \
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		case "$$missing" in *postgresql*) : 'the tests start servers of their own, so none is wanted on the usual port'; \

@@ -444,12 +444,13 @@ class Consumer:
         return None
 
     def _after_acknowledging(self, ids: list[str], kept: bool) -> None:
-        if ids:
-            with translated("acknowledge", self._directory.meta):
-                moves.remove_meta(self._session, ids)
         if self._session.syncs_moves:
             with translated("acknowledge"):
                 moves.sync_moved(self._session, *([self._directory.done] if kept else []), self._directory.cur)
+        if ids:
+            # CRASH: only now, so that no message comes back without what came with it.
+            with translated("acknowledge", self._directory.meta):
+                moves.remove_meta(self._session, ids)
 
     def requeue(self, receipt: str, delay_s: float | None, reason: str, details: Attempt | None) -> State:
         """Failed: back to `new/` after the backoff, or to `dead/` where the attempts are used up."""

@@ -60,22 +60,26 @@ class SpoolDeadLetters(DeadLetterQueue):
         dry_run: bool = False,
         progress: Progress | None = None,
     ) -> int:
-        done = self._for_each(self._purge_one, ids, where, None, None, dry_run, progress, SLICE)
-        if done and not dry_run:
-            with translated("purge", self._session.directory.dead):
-                moves.sync_moved(self._session, self._session.directory.dead)
-        return done
+        with_meta: list[str] = []
+
+        def purge_one(index: Index, row: Row) -> None:
+            moves.remove(self._session, index, row)
+            if row.has_meta:
+                with_meta.append(row.id)
+
+        try:
+            return self._for_each(purge_one, ids, where, None, None, dry_run, progress, SLICE)
+        finally:
+            if not dry_run:
+                with translated("purge", self._session.directory.dead):
+                    moves.sync_moved(self._session, self._session.directory.dead)
+                    moves.remove_meta(self._session, with_meta)
 
     def _redrive_one(self, index: Index, row: Row) -> None:
         now = self._session.clock.wall_ms()
         entry = Attempt(attempt=row.attempts, outcome="redriven", ended_at_ms=now, host=moves.host())
         if moves.back_to_new(self._session, index, row, attempts=0, entry=entry) is None:
             mending.mend(self._session, index, [row])
-
-    def _purge_one(self, index: Index, row: Row) -> None:
-        moves.remove(self._session, index, row)
-        if row.has_meta:
-            moves.remove_meta(self._session, [row.id])
 
     def _for_each(
         self,

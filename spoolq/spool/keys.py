@@ -32,6 +32,16 @@ def discard_unplaced(directory: QueueDirectory, id: str) -> None:
     directory.files.discard(directory.temporary(id))
 
 
+def discard_reservation(session: Session, id: str) -> None:
+    """The same for one whose metadata is in `meta/`: its removal is synced before the body goes, as the rest is."""
+    directory = session.directory
+    discard_arrival(directory, id)
+    if session.syncs:
+        with contextlib.suppress(OSError):
+            directory.files.sync_directory(directory.meta)
+    directory.files.discard(directory.temporary(id))
+
+
 class Keys:
     """The keys of one queue."""
 
@@ -82,7 +92,7 @@ class Keys:
             if not self._writer_lives(known.id):
                 if self._has_come(index, key, known):
                     return True, known.id
-                discard_unplaced(self._directory, known.id)
+                discard_reservation(self._session, known.id)
                 self._note(index, key, mine)
                 return True, None
         return False, None

@@ -20,7 +20,7 @@ from spoolq.errors import Busy, QueueNotFound, SpoolqError, StorageError, TryAga
 from spoolq.models import NewMessage
 from spoolq.spool.files import open_message
 from spoolq.spool.index import Index
-from spoolq.spool.keys import Keys, discard_unplaced
+from spoolq.spool.keys import Keys, discard_reservation, discard_unplaced
 from spoolq.spool.meta import Arrival, prepare_arrival, write_arrival
 from spoolq.spool.names import clean_name, format_name
 from spoolq.spool.probe import Writer, take_lease
@@ -214,7 +214,7 @@ class Producer:
     def _put_in_place(self, run: list[_Prepared], *, noted: bool = False) -> None:
         """Metadata, then the rename of each (its commit point), then one sync of the directory.
 
-        noted: the metadata is there, and only its directory is to be synced.
+        noted: the metadata is there, and only its directory is to be synced; the caller gives up what fails.
         """
         syncs = self._session.syncs
         placed: list[_Prepared] = []
@@ -233,7 +233,7 @@ class Producer:
         except BaseException as error:
             # Not promised to anybody yet.
             for prepared in run:
-                if prepared not in placed or self._taken_back(prepared):
+                if (prepared not in placed or self._taken_back(prepared)) and not noted:
                     self._give_up(prepared.id)
             if isinstance(error, OSError):
                 raise storage_error(error, "enqueue", self._directory.new) from error
@@ -393,7 +393,7 @@ class Producer:
         except BaseException:
             # Where the message is there, and could not be taken back, its metadata stays.
             if os.path.lexists(self._directory.temporary(plan.id)):
-                self._give_up(plan.id)
+                discard_reservation(self._session, plan.id)
             raise
         else:
             return self._finish_keyed(key, plan)

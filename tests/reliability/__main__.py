@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+LIMIT_S = 3600
+"""A suite that takes longer is killed, and has failed."""
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "benchmarks" / "proof.md"
@@ -38,21 +42,28 @@ class Suite:
         """Run it; whether everything in it passed."""
         began_s = time.monotonic()
         with tempfile.NamedTemporaryFile("r", prefix="spoolq-proof-") as figures:
-            ran = subprocess.run(
+            running = subprocess.Popen(
                 [sys.executable, "-m", "pytest", "-q", "-n", str(self.processes), *self.tests],
                 cwd=ROOT,
                 env=environ | self.environ | {"SPOOLQ_PROOF_FIGURES": figures.name},
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
-                check=False,
+                start_new_session=True,
             )
+            try:
+                said, _ = running.communicate(timeout=LIMIT_S)
+                late = ""
+            except subprocess.TimeoutExpired:
+                os.killpg(running.pid, signal.SIGKILL)
+                said, _ = running.communicate()
+                late = f"not ended after {LIMIT_S} s"
             self.lines = [json.loads(line) for line in figures]
         self.seconds = time.monotonic() - began_s
-        self.ended = (ran.stdout.strip().splitlines() or ["nothing was said"])[-1].strip("= ")
-        if ran.returncode:
-            sys.stdout.write(ran.stdout[-20_000:])
-        return ran.returncode == 0
+        self.ended = late or (said.strip().splitlines() or ["nothing was said"])[-1].strip("= ")
+        if running.returncode:
+            sys.stdout.write(said[-20_000:])
+        return running.returncode == 0
 
 
 SUITES = (
@@ -60,6 +71,7 @@ SUITES = (
     Suite("kill points, system call by system call", ("tests/reliability/test_kill_points.py",)),
     Suite("errors, operation by operation", ("tests/faults/test_faults.py", "tests/faults/test_index_faults.py")),
     Suite("errors, system call by system call", ("tests/reliability/test_system_errors.py",)),
+    Suite("legal crash states", ("tests/reliability/test_legal_states.py",)),
     Suite("live power cuts", ("tests/reliability/test_power_cuts.py",)),
     Suite("block prefixes", ("tests/reliability/test_block_prefixes.py",)),
     Suite("storm of kills", ("tests/reliability/test_storm.py", "tests/spool/test_kill.py"), 1),
@@ -84,6 +96,8 @@ SUITES = (
         ),
     ),
     Suite("REST", ("tests/web/test_hostile.py", "tests/web/test_process.py", "tests/web/test_schema.py")),
+    Suite("relay", ("tests/test_relay.py", "tests/postgres/test_relay.py"), 1),
+    Suite("PostgreSQL", ("tests/postgres/test_kill.py", "tests/postgres/test_failover.py"), 1),
 )
 
 

@@ -128,8 +128,7 @@ class StraceHarness(Harness):
         assert not failures, failures[0]
         return journal, os.waitstatus_to_exitcode(code), log.read_text(errors="replace")
 
-    @staticmethod
-    def _wait_for_tracer(pid: int) -> None:
+    def _wait_for_tracer(self, pid: int) -> None:
         ends_s = time.monotonic() + 20
         while "\nTracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
             assert time.monotonic() < ends_s, "strace does not come"

@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from ctypes.util import find_library
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -166,7 +167,7 @@ def prefixes(home: Path, durability: str, wanted: int, patch: Patch = whole) -> 
 def run(durability: str, wanted: int, patch: Patch = whole) -> Found:
     """Run it where nobody sees its mounts."""
     needs_disks("ext4")
-    needs(Path("/dev/fuse").exists() and shutil.which("fusermount3") is not None, "FUSE")
+    needs(Path("/dev/fuse").exists() and find_library("fuse") is not None, "FUSE, libfuse 2")
     home = Path(tempfile.mkdtemp(prefix="spoolq-blocks-", dir=memory()))
     try:
 
