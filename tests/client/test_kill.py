@@ -9,10 +9,11 @@ import pytest
 from spoolq.client import open_queue
 from spoolq.errors import StorageError, TryAgain
 from tests.helpers import wait_for
+from tests.reliability.figures import count, report
 from tests.web.conftest import Process
 
-KILLS = 3
-MESSAGES = 60
+KILLS = count(3, 50)
+MESSAGES = 20 * KILLS
 LEASE_S = 15
 
 
@@ -34,6 +35,7 @@ def insist(act):
             threading.Event().wait(0.02)
 
 
+@pytest.mark.timeout(120 + 20 * KILLS)
 def test_kill_server_under_a_producer_and_a_consumer(server):
     """With keys each message is enqueued once; a claim whose answer was lost is answered again.
 
@@ -66,9 +68,10 @@ def test_kill_server_under_a_producer_and_a_consumer(server):
             server.end(signal.SIGKILL)
             server.start()
         for thread in threads:
-            thread.join(60)
+            thread.join(60 + 2 * KILLS)
             assert not thread.is_alive(), (len(sent), len(taken), queue.list("claimed"))
         assert len(set(sent)) == MESSAGES
         assert Counter(message_id for message_id, _ in taken) == Counter(sent)
         assert [attempts for _, attempts in taken].count(1) >= MESSAGES - KILLS
+        report("REST", kills=KILLS, confirmed=len(set(sent)), acknowledged=len(taken), lost=0)
         assert (queue.stats().done, queue.stats().ready, queue.stats().claimed) == (MESSAGES, 0, 0)

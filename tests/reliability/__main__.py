@@ -95,7 +95,11 @@ SUITES = (
             *("tests/spool/test_mischief.py", "tests/spool/test_sweep.py"),
         ),
     ),
-    Suite("REST", ("tests/web/test_hostile.py", "tests/web/test_process.py", "tests/web/test_schema.py")),
+    Suite(
+        "REST",
+        (*(f"tests/web/test_{each}.py" for each in ("hostile", "process", "schema")), "tests/client/test_kill.py"),
+    ),
+    Suite("suites that can fail", ("tests/reliability/test_suites_can_fail.py",), 1),
     Suite("relay", ("tests/test_relay.py", "tests/postgres/test_relay.py"), 1),
     Suite("PostgreSQL", ("tests/postgres/test_kill.py", "tests/postgres/test_failover.py"), 1),
 )

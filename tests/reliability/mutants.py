@@ -9,10 +9,15 @@ import os
 
 import pytest
 
-from spoolq.spool import consumer, drops, recovery
+from spoolq.models import NewMessage
+from spoolq.relay import carrying
+from spoolq.spool import consumer, drops, files, index, producer, recovery, session
+from spoolq.spool.directory import QueueDirectory
 from spoolq.spool.files import Files
 from spoolq.spool.index import Index
 from spoolq.spool.probe import Writer
+from spoolq.testing import FakeClock
+from spoolq.web import security
 from tests.crash.test_mutants import (
     acknowledge_without_a_fence,
     deaf_to_deaths,
@@ -24,14 +29,22 @@ from tests.crash.test_mutants import (
 __all__ = [
     "acknowledge_without_a_fence",
     "acknowledge_without_a_fence_or_lock",
+    "any_host_is_ours",
+    "damage_unseen",
     "deaf_to_deaths",
     "fsync_tried_again",
     "lease_ignored",
+    "leases_by_the_wall_clock",
+    "links_followed",
     "lock_of_the_holder_ignored",
+    "names_as_they_come",
     "no_directory_fsync",
     "no_file_fsync",
+    "no_going_on_without_an_index",
     "no_receipt_in_the_name",
+    "nobody_is_woken",
     "row_before_rename",
+    "sent_without_a_key",
     "trusting_the_row",
     "writers_ignored",
 ]
@@ -89,3 +102,60 @@ def writers_ignored(patch: pytest.MonkeyPatch) -> None:
     for module in (drops, consumer):
         patch.setattr(module, "take_lease", lambda fd: Writer.NONE)
         patch.setattr(module, "lease_holds", lambda fd: True)
+
+
+# For the suites that test_suites_can_fail.py runs
+
+
+def damage_unseen(patch: pytest.MonkeyPatch) -> None:
+    """Whatever SQLite says of an index, it is believed to be whole."""
+    patch.setattr(index, "is_damage", lambda error: False)
+    patch.setattr(session.Session, "_identity_now", lambda self: (1, 1, 1, 1))
+
+
+def nobody_is_woken(patch: pytest.MonkeyPatch) -> None:
+    """Nobody is told that there is something to do."""
+    patch.setattr(Files, "touch", lambda self, path: None)
+
+
+def links_followed(patch: pytest.MonkeyPatch) -> None:
+    """A link in `new/` leads wherever it points."""
+    patch.setattr(files, "_OPEN_MESSAGE", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    patch.setattr(drops, "not_regular", lambda mode: None, raising=False)
+    patch.setattr(os, "lstat", os.stat)
+
+
+def names_as_they_come(patch: pytest.MonkeyPatch) -> None:
+    """A label is not cleaned."""
+    for module in (producer, drops):
+        patch.setattr(module, "clean_name", lambda text: text, raising=False)
+
+
+def leases_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    """A lease ends when the wall clock says so, whoever set it."""
+    patch.setattr(FakeClock, "boot_ms", FakeClock.wall_ms)
+
+
+def no_going_on_without_an_index(patch: pytest.MonkeyPatch) -> None:
+    """Where the index cannot be written, nothing can be done, and there is no ballast."""
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    patch.setattr(consumer, "NamesOnly", refuse)
+    patch.setattr(QueueDirectory, "free_ballast", lambda self: False)
+
+
+def any_host_is_ours(patch: pytest.MonkeyPatch) -> None:
+    """Whatever name a request is for, it is answered."""
+    patch.setattr(security.Names, "_is_host", lambda self, host: True)
+
+
+def sent_without_a_key(patch: pytest.MonkeyPatch) -> None:
+    """The relay's target cannot know what it has already."""
+    made = carrying.NewMessage
+
+    def keyless(**words: object) -> NewMessage:
+        return made(**(words | {"dedup_key": None}))  # type: ignore[arg-type]
+
+    patch.setattr(carrying, "NewMessage", keyless)

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from spoolq.client import open_queue
 from spoolq.errors import DiskFull
 from spoolq.settings import Reserve, Retention, Settings, dump
 from spoolq.spool.queue import SpoolQueue
 from tests.faults.mounts import alone, ext4, fill, has_ext4, tmpfs
 from tests.helpers import needs
 from tests.reliability.figures import report
+from tests.web.conftest import Process
 
 BACKLOG = 1500
 MIB = 1 << 20
@@ -73,3 +75,35 @@ def test_a_backlog_on_a_full_disk(kind, done_s, tmp_path):
 
     alone(act, 170)
     report("full disk", **json.loads((tmp_path / "figures").read_text()))
+
+
+@pytest.mark.timeout(120)
+def test_a_server_on_a_full_disk(tmp_path):
+    """Enqueueing is answered 507, claiming and acknowledging go on, and with room again it does so by itself."""
+
+    def act() -> None:
+        path = tmp_path / "disk"
+        tmpfs(path, 24 * MIB, 8000)
+        made(path / "spool", 0)
+        server = Process(path / "spool", "--no-access-log", log=tmp_path / "serve.log")
+        try:
+            with open_queue(server.url) as queue:
+                ids = queue.enqueue_many([b"%d" % number for number in range(100)])
+                fill(path / "filler")
+                refused = server.http.post(f"{server.url}/enqueue", content=b"one more")
+                assert refused.status_code == 507, refused.text
+                assert refused.json()["hint"]
+                with pytest.raises(DiskFull):
+                    queue.enqueue(b"one more")
+                delivered = []
+                while (message := queue.dequeue()) is not None:
+                    delivered.append(message.id)
+                    message.ack()
+                assert delivered == ids
+                (path / "filler").unlink()
+                assert queue.enqueue(b"room again")
+        finally:
+            server.end()
+            server.http.close()
+
+    alone(act, 100)

@@ -22,10 +22,11 @@ from spoolq import tokens
 from spoolq.spool.queue import SpoolQueue
 from spoolq.testing import FakeClock
 from tests.helpers import wait_for
+from tests.reliability.figures import count, report
 from tests.web.conftest import ROOT, Process, free_port
 from tests.web.test_waiting import _resident_bytes, poll, waiters
 
-KILLS = int(os.environ.get("SPOOLQ_KILLS", "10"))
+KILLS = count(10, 50)
 LARGE_BYTES = 200 * 1024 * 1024
 
 
@@ -81,6 +82,7 @@ class Load:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(120 + 10 * KILLS)
 def test_kill_the_server_under_load(process: Callable[..., Process], spool: Path):
     """Every confirmed message is there, every claim comes back after its lease, and what is left over is swept."""
     server = process("--no-access-log")
@@ -107,6 +109,7 @@ def test_kill_the_server_under_load(process: Callable[..., Process], spool: Path
                 if cursor is None:
                     break
         assert load.confirmed <= there
+        report("REST", kills=KILLS, confirmed=len(load.confirmed), lost=len(load.confirmed - there))
     # An upload that was under way leaves a file in tmp/, which nobody holds; it is swept after 36 hours.
     clock = FakeClock()
     clock.advance(37 * 3600)
