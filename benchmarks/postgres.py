@@ -92,7 +92,7 @@ def run(rounds: int, scale: float) -> list[Figure]:
                 beside[name].values.append(rates[name].values[-1] / theirs)
     depth = Figure(f"claims at {int(1_000_000 * scale):,} waiting / at 1,000", "ratio", target="0.9")
     with _emptied(dsn) as queue:
-        # Before the million that waits: what that leaves is the largest it ever was, and not what passing through leaves.
+        # Before the million that waits, which leaves the tables as large as they ever were.
         sizes = _sizes(dsn, queue, int(1_000_000 * scale))
         for _ in range(rounds):
             depth.values.append(_depth(queue, int(1_000_000 * scale)))
