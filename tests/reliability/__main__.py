@@ -73,6 +73,7 @@ SUITES = (
     Suite("errors, system call by system call", ("tests/reliability/test_system_errors.py",)),
     Suite("legal crash states", ("tests/reliability/test_legal_states.py",)),
     Suite("live power cuts", ("tests/reliability/test_power_cuts.py",)),
+    Suite("snapshots", ("tests/reliability/test_snapshots.py",)),
     Suite("block prefixes", ("tests/reliability/test_block_prefixes.py",)),
     Suite("storm of kills", ("tests/reliability/test_storm.py", "tests/spool/test_kill.py"), 1),
     Suite("fencing and clocks", ("tests/spool/test_clocks.py", "tests/spool_format/test_claims.py")),
