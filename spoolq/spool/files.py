@@ -211,13 +211,8 @@ class Files:
         finally:
             os.close(fd)
 
-    def write_whole(
-        self, temporary: str, target: str, data: bytes, *, sync: bool, mode: int | None = None, replace: bool = True
-    ) -> None:
-        """Write a small file so that it is there whole or not at all: aside, [synced,] renamed, [directory synced].
-
-        Without `replace` FileExistsError where there is one.
-        """
+    def write_aside(self, temporary: str, data: bytes, *, sync: bool, mode: int | None = None) -> None:
+        """The first half of `write_whole`: in `tmp/`, [synced]; nothing is left where that fails."""
         fd = self.create(temporary)
         try:
             try:
@@ -228,6 +223,19 @@ class Files:
                     self.fsync(fd)
             finally:
                 self.close(fd)
+        except BaseException:
+            self.discard(temporary)
+            raise
+
+    def write_whole(
+        self, temporary: str, target: str, data: bytes, *, sync: bool, mode: int | None = None, replace: bool = True
+    ) -> None:
+        """Write a small file so that it is there whole or not at all: aside, [synced,] renamed, [directory synced].
+
+        Without `replace` FileExistsError where there is one.
+        """
+        self.write_aside(temporary, data, sync=sync, mode=mode)
+        try:
             (self.rename if replace else self.rename_new)(temporary, target)
         except BaseException:
             self.discard(temporary)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import time
 
@@ -18,6 +19,8 @@ from spoolq.spool.mending import put_row
 from spoolq.spool.meta import discard_arrival, place_arrival
 from spoolq.spool.rows import Key
 from spoolq.spool.session import IndexDamaged, Session, translated
+
+log = logging.getLogger("spoolq.spool")
 
 _WRITER_POLL_S = 0.002
 
@@ -33,12 +36,18 @@ def discard_unplaced(directory: QueueDirectory, id: str) -> None:
 
 
 def discard_reservation(session: Session, id: str) -> None:
-    """The same for one whose metadata is in `meta/`: its removal is synced before the body goes, as the rest is."""
+    """The same for one whose metadata is in `meta/`: its removal is synced before the body goes.
+
+    Where it cannot be, the body stays, for the sweep.
+    """
     directory = session.directory
     discard_arrival(directory, id)
-    if session.syncs:
-        with contextlib.suppress(OSError):
+    try:
+        if session.syncs:
             directory.files.sync_directory(directory.meta)
+    except OSError as error:
+        log.warning("litter.left path=%s error=%s", directory.temporary(id), error)
+        return
     directory.files.discard(directory.temporary(id))
 
 

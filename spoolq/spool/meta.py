@@ -97,19 +97,7 @@ def write_arrival(directory: QueueDirectory, id: str, arrival: Arrival, *, sync:
 
 def prepare_arrival(directory: QueueDirectory, id: str, arrival: Arrival, *, sync: bool) -> None:
     """The first half of `write_arrival`, for a message whose key is to be reserved: in `tmp/`, [synced]."""
-    files = directory.files
-    temporary = _temporary(directory, id)
-    fd = files.create(temporary)
-    try:
-        try:
-            files.write(fd, arrival_line(arrival))
-            if sync:
-                files.fsync(fd)
-        finally:
-            files.close(fd)
-    except BaseException:
-        files.discard(temporary)
-        raise
+    directory.files.write_aside(_temporary(directory, id), arrival_line(arrival), sync=sync)
 
 
 def place_arrival(directory: QueueDirectory, id: str) -> None:

@@ -214,7 +214,7 @@ class Producer:
     def _put_in_place(self, run: list[_Prepared], *, noted: bool = False) -> None:
         """Metadata, then the rename of each (its commit point), then one sync of the directory.
 
-        noted: the metadata is there, and only its directory is to be synced; the caller gives up what fails.
+        noted: the metadata is there, and only its directory is to be synced.
         """
         syncs = self._session.syncs
         placed: list[_Prepared] = []
@@ -233,8 +233,8 @@ class Producer:
         except BaseException as error:
             # Not promised to anybody yet.
             for prepared in run:
-                if (prepared not in placed or self._taken_back(prepared)) and not noted:
-                    self._give_up(prepared.id)
+                if prepared not in placed or self._taken_back(prepared):
+                    discard_reservation(self._session, prepared.id) if noted else self._give_up(prepared.id)
             if isinstance(error, OSError):
                 raise storage_error(error, "enqueue", self._directory.new) from error
             raise

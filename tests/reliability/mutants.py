@@ -11,7 +11,7 @@ import pytest
 
 from spoolq.models import NewMessage
 from spoolq.relay import carrying
-from spoolq.spool import consumer, drops, files, index, producer, recovery, session
+from spoolq.spool import consumer, drops, files, index, producer, recovery
 from spoolq.spool.directory import QueueDirectory
 from spoolq.spool.files import Files
 from spoolq.spool.index import Index
@@ -110,7 +110,6 @@ def writers_ignored(patch: pytest.MonkeyPatch) -> None:
 def damage_unseen(patch: pytest.MonkeyPatch) -> None:
     """Whatever SQLite says of an index, it is believed to be whole."""
     patch.setattr(index, "is_damage", lambda error: False)
-    patch.setattr(session.Session, "_identity_now", lambda self: (1, 1, 1, 1))
 
 
 def nobody_is_woken(patch: pytest.MonkeyPatch) -> None:
@@ -121,8 +120,6 @@ def nobody_is_woken(patch: pytest.MonkeyPatch) -> None:
 def links_followed(patch: pytest.MonkeyPatch) -> None:
     """A link in `new/` leads wherever it points."""
     patch.setattr(files, "_OPEN_MESSAGE", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    patch.setattr(drops, "not_regular", lambda mode: None, raising=False)
-    patch.setattr(os, "lstat", os.stat)
 
 
 def names_as_they_come(patch: pytest.MonkeyPatch) -> None:

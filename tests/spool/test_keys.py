@@ -76,6 +76,31 @@ def test_a_failed_enqueue_frees_its_key(spool, open_queue):
     assert drain(queue) == [b"again"]
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_an_enqueue_that_is_taken_back_frees_its_key(spool, open_queue, monkeypatch, full):
+    """Where `new/` cannot be synced; also where the disk then refuses it a name in `tmp/`, and it is removed."""
+    monkeypatch.setenv("SPOOLQ_DURABILITY", "power")
+
+    class Failing(Files):
+        def sync_directory(self, path):
+            if path.endswith("/new"):
+                raise OSError(5, "Input/output error")
+            super().sync_directory(path)
+
+        def rename(self, source, target):
+            if full and "/new/" in source:
+                raise OSError(28, "No space left on device")
+            super().rename(source, target)
+
+    with pytest.raises(StorageError):
+        open_queue(files=Failing()).enqueue(b"never", dedup_key="key")
+    assert names(spool, "new") == names(spool, "meta") == names(spool, "tmp") == []
+    remove_index(spool)
+    queue = open_queue()
+    queue.enqueue(b"again", dedup_key="key")
+    assert drain(queue) == [b"again"]
+
+
 def test_a_message_whose_reservation_somebody_removed_gives_way(spool, open_queue):
     """By hand, metadata and index: then another of its key may have come, and been claimed."""
     fast = open_queue()
