@@ -77,7 +77,7 @@ class SeamFiles(Files):
             ),
         )
     )
-    COMPOSITE = frozenset(("copy", "unlink_if_there", "discard", "write_whole"))
+    COMPOSITE = frozenset(("copy", "unlink_if_there", "discard", "write_aside", "write_whole"))
 
     def __init__(self) -> None:
         super().__init__()

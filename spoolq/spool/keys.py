@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import logging
 import os
 import time
 
@@ -19,8 +18,6 @@ from spoolq.spool.mending import put_row
 from spoolq.spool.meta import discard_arrival, place_arrival
 from spoolq.spool.rows import Key
 from spoolq.spool.session import IndexDamaged, Session, translated
-
-log = logging.getLogger("spoolq.spool")
 
 _WRITER_POLL_S = 0.002
 
@@ -36,18 +33,13 @@ def discard_unplaced(directory: QueueDirectory, id: str) -> None:
 
 
 def discard_reservation(session: Session, id: str) -> None:
-    """The same for one whose metadata is in `meta/`: its removal is synced before the body goes.
-
-    Where it cannot be, the body stays, for the sweep.
-    """
+    """The same for one whose metadata may be in `meta/`: its removal is synced, if it can be, before the body goes."""
     directory = session.directory
+    reserved = os.path.lexists(directory.meta_path(id))
     discard_arrival(directory, id)
-    try:
-        if session.syncs:
+    if reserved and session.syncs:
+        with contextlib.suppress(OSError):
             directory.files.sync_directory(directory.meta)
-    except OSError as error:
-        log.warning("litter.left path=%s error=%s", directory.temporary(id), error)
-        return
     directory.files.discard(directory.temporary(id))
 
 
