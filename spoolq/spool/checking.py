@@ -120,7 +120,7 @@ class Check:
         names: dict[str, tuple[str, Name]] = {}
         for text in texts:
             name = parse_name(text)
-            if name is None:
+            if name is None or (kind == "new" and text in self._drops.waiting):
                 self._say_strange(kind, text)
             elif name.id not in self._twins:
                 names[name.id] = (text, name)

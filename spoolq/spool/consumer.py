@@ -23,7 +23,7 @@ from spoolq.spool import index as sql
 from spoolq.spool import looks, mending, moves
 from spoolq.spool.by_names import NamesOnly
 from spoolq.spool.directory import path_in
-from spoolq.spool.files import open_message
+from spoolq.spool.files import is_directory, open_message
 from spoolq.spool.holders import Holder, to_base36
 from spoolq.spool.index import Index
 from spoolq.spool.meta import Arrival, read_arrival
@@ -98,6 +98,7 @@ class Consumer:
         self._directory = session.directory
         self._files = session.directory.files
         self._owner = owner
+        self._uid = os.geteuid()
         self._troubled: set[str] = set()
 
     # Claiming
@@ -237,6 +238,9 @@ class Consumer:
         except FileNotFoundError:
             return _Trouble.GONE
         except UnsafeFile as error:
+            if is_directory(source):
+                index.remove(row)  # it stays, and the scan reports it
+                return _Trouble.SETTLED
             moves.to_dead(self._session, index, row, error.message, None)
             taking.buried = True
             return _Trouble.SETTLED
@@ -256,7 +260,8 @@ class Consumer:
         writer = take_lease(fd)
         if writer is Writer.WRITING:
             return _Trouble.LATER
-        size = os.fstat(fd).st_size
+        found = os.fstat(fd)
+        size = found.st_size
         body = None
         if size <= READ_AT_ONCE_BYTES:
             body = os.read(fd, READ_AT_ONCE_BYTES + 1)
@@ -272,8 +277,9 @@ class Consumer:
         target = f"{self._directory.cur}/{name}"
         if not self._directory.move(source, target):
             return _Trouble.GONE
-        if writer is Writer.NONE and not lease_holds(fd):
-            # Somebody opened it for writing while it moved, and waits: let them write it first.
+        if (writer is Writer.NONE and not lease_holds(fd)) or not self._is_what_was_opened(target, found):
+            # Somebody opened it for writing while it moved, and waits: let them write it first. Or its owner put
+            # something else in its place: that is judged for itself.
             self._directory.move(target, source)
             return _Trouble.LATER
         try:
@@ -283,6 +289,10 @@ class Consumer:
             self._directory.move(target, source)
             raise
         return _Taken(row, nonce, target, source, size, body)
+
+    def _is_what_was_opened(self, target: str, found: os.stat_result) -> bool:
+        """Whoever drops here can rename what is his at any moment; nobody but us what is ours."""
+        return found.st_uid == self._uid or os.path.samestat(os.lstat(target), found)
 
     def _set_deadline(self, path: str | int, lease_s: float) -> int:
         """The deadline as the file's time, for whoever has no row; that time, whatever it is now."""

@@ -7,6 +7,7 @@ not there (somebody else moved it), and raises the system's error for everything
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import TypeVar
 from spoolq.clock import Clock
 from spoolq.spool.files import Files
 from spoolq.spool.names import Name, format_name, parse_name
+
+log = logging.getLogger("spoolq.spool")
 
 FORMAT_TEXT = "spoolq 1\n"
 DIRECTORIES = ("tmp", "new", "cur", "done", "dead", "meta", "holders")
@@ -77,11 +80,21 @@ class QueueDirectory:
             if not os.path.isdir(os.path.dirname(target)):
                 raise
             return False
+        except IsADirectoryError:
+            # Whoever may drop can foresee the name that a message comes back under.
+            self._put_aside(target)
+            return self.move(source, target)
         except OSError as error:
             if error.errno not in NO_SPACE or not self.free_ballast():
                 raise
             return self.move(source, target)
         return True
+
+    def _put_aside(self, path: str) -> None:
+        """A directory that stands in the way gets a name beside it: within its own parent it may be another's."""
+        aside = f"{os.path.dirname(path)}/directory-{Clock().new_id()}"
+        log.warning("directory.in_the_way path=%s renamed=%s", path, aside)
+        self.files.rename_new(path, aside)
 
     def remove(self, path: str) -> bool:
         """Unlink; False where it is not there."""

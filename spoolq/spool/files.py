@@ -260,6 +260,14 @@ def open_message(path: str) -> int:
     return fd
 
 
+def is_directory(path: str) -> bool:
+    """Whether a directory stands under this name, not a link to one. False for nothing."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
 def not_regular(mode: int) -> str:
     """Why what has this mode is no message."""
     kinds = {stat.S_IFDIR: "directory", stat.S_IFLNK: "symbolic link", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import stat
 from collections.abc import Sequence
 
 from spoolq.spool import moves
@@ -45,6 +46,9 @@ def _follow(session: Session, index: Index, row: Row, directory: str, text: str,
     try:
         found = os.lstat(f"{directory}/{text}")
     except FileNotFoundError:  # RACE: moved by hand again; whoever meets it next mends it.
+        return
+    if _is_no_message(session, directory, found):
+        index.remove(row)
         return
     meta = read_meta(session.directory, name.id)
     has_meta = os.path.exists(session.directory.meta_path(name.id))
@@ -103,12 +107,19 @@ def expire(session: Session, index: Index, row: Row) -> None:
 
 
 def put_row(session: Session, index: Index, directory: str, name: Name) -> bool:
-    """A row for a file that has none; False where the file has gone meanwhile."""
+    """A row for a file that has none; False where the file has gone meanwhile, or is a directory in `new/`."""
     try:
         found = os.lstat(f"{directory}/{format_name(*name)}")
     except FileNotFoundError:  # RACE: moved by hand, with no lock; it is looked for again where it went.
+        return False
+    if _is_no_message(session, directory, found):
         return False
     has_meta = os.path.exists(session.directory.meta_path(name.id))
     meta = read_meta(session.directory, name.id) if has_meta else Meta()
     index.put(row_of_file(directory, name, found, meta, has_meta, session.clock, session.settings))
     return True
+
+
+def _is_no_message(session: Session, directory: str, found: os.stat_result) -> bool:
+    """A directory in `new/`, whatever its name: it stays where it is, and the scan reports it."""
+    return directory == session.directory.new and stat.S_ISDIR(found.st_mode)

@@ -16,7 +16,7 @@ from spoolq.errors import UnsafeFile
 from spoolq.spool import looks, mending, moves
 from spoolq.spool.directory import path_in
 from spoolq.spool.drops import Drops
-from spoolq.spool.files import open_message
+from spoolq.spool.files import is_directory, open_message
 from spoolq.spool.index import Index
 from spoolq.spool.names import Name, format_name, parse_name
 from spoolq.spool.probe import Writer, take_lease
@@ -113,11 +113,14 @@ class Scanner:
             else:
                 # Of two with one id it may be the first one that is not the row's.
                 odd += filter(None, ((text, name), named.get(name.id)))
-        self._strange.update(strange)
-        strange.sort()
         with self._session.look() as db:
             known = looks.waiting_among(db, list(named))
         missing = [each for _, each in sorted(named.items()) if (*each[1][:4], each[1].label) not in known]
+        # A directory never gets a row: another owner's cannot be moved to dead/, and would hold up all behind it.
+        strange += [text for text, _ in missing if is_directory(f"{self._directory.new}/{text}")]
+        missing = [each for each in missing if each[0] not in strange]
+        self._strange.update(strange)
+        strange.sort()
         found = self._add_missing(missing) if missing else 0
         found += sum(self._put_right(text, name) for text, name in odd)
         return found + (self._drops.take_in(strange) if strange else 0)

@@ -130,6 +130,62 @@ def test_what_may_not_be_read_is_reported(spool, stranger):
     path.unlink()
 
 
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o777])
+def test_a_directory_under_a_messages_name_holds_up_nobody(spool, stranger, mode):
+    """Another owner's cannot be moved to dead/; it stays, is reported, and never gets a row."""
+    path = spool / "new" / f"{ID},p=9"
+    path.mkdir()
+    os.chown(path, NOBODY, NOBODY)
+    path.chmod(mode)
+    stranger("queue.enqueue(b'after it')")
+    assert stranger("take()") == b"after it"
+    assert stranger("take()") is None
+    stranger("queue.rebuild()")
+    stranger("queue.enqueue(b'and after')")
+    assert stranger("take()") == b"and after"
+    (what,) = stranger("[problem.what for problem in queue.check(fix=True)]")
+    assert what.startswith(f"new/{ID},p=9 is not taken in: ")
+    assert path.exists()
+    path.rmdir()
+
+
+@pytest.mark.parametrize("end", ["message.release()", "queue.give_back(message.id)", "message.requeue(0)"])
+def test_a_directory_where_a_message_comes_back_is_put_aside(spool, stranger, end):
+    """Whoever may drop can foresee the name, and would keep the message from ever coming back."""
+    id = stranger("queue.enqueue(b'body')")
+    stranger("message = queue.dequeue()")
+    for name in (id, f"{id},a=1"):
+        (spool / "new" / name).mkdir()
+        (spool / "new" / name / "inside").touch()
+        os.chown(spool / "new" / name, NOBODY, NOBODY)
+    stranger(end)
+    wait_for(lambda: stranger("take()") == b"body")
+    for path in (spool / "new").iterdir():
+        shutil.rmtree(path)
+
+
+def test_what_takes_the_place_of_a_file_that_is_being_claimed_is_not_claimed(spool, stranger, tmp_path):
+    """It is open and about to be renamed: a link in its place would be what the consumer gets."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    path = spool / "new" / ID
+    drop(path, b"body")
+    wait_for(lambda: rested_s(path) > SETTLE_S)
+    stranger("real = queue._directory.files.rename")
+    stranger(f"""
+def swap(source, target):
+    if "/new/" in source:
+        os.unlink(source)
+        os.symlink({str(tmp_path / "secret")!r}, source)
+        queue._directory.files.rename = real
+    real(source, target)
+queue._directory.files.rename = swap
+""")
+    assert stranger("take()") is None
+    assert stranger("take()") is None
+    (reason,) = stranger("[each.reason for each in queue.dead_letters.list().messages]")
+    assert reason == "not a regular file: symbolic link"
+
+
 def test_a_lease_on_somebody_elses_file_is_kept_in_the_row(spool, stranger):
     """Its time cannot be set; the claim ends all the same, by its row, and by the queue's lease without it."""
     drop(spool / "new" / "job", b"body")
