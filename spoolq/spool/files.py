@@ -272,3 +272,8 @@ def not_regular(mode: int) -> str:
     """Why what has this mode is no message."""
     kinds = {stat.S_IFDIR: "directory", stat.S_IFLNK: "symbolic link", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
     return f"not a regular file: {kinds.get(stat.S_IFMT(mode), 'device')}"
+
+
+def open_to_read(path: str) -> BinaryIO:
+    """A small file of the spool, opened as messages are: a link is not followed, a FIFO not waited for. UnsafeFile."""
+    return os.fdopen(open_message(path), "rb")

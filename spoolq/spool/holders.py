@@ -6,7 +6,6 @@ asked whether somebody lives.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -15,7 +14,9 @@ import socket
 import sys
 from typing import Any
 
+from spoolq.errors import UnsafeFile
 from spoolq.spool.directory import NO_SPACE, QueueDirectory
+from spoolq.spool.files import open_message, open_to_read
 
 log = logging.getLogger("spoolq.spool")
 
@@ -138,15 +139,11 @@ def is_alive(directory: QueueDirectory, name: str) -> bool:
     from portalocker.portalocker import FlockLocker
 
     try:
-        fd = os.open(f"{directory.holders}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
+        fd = open_message(f"{directory.holders}/{name}")
+    except (FileNotFoundError, UnsafeFile):  # a link or a FIFO is no proof
         return False
     except PermissionError:
         return True
-    except OSError as error:
-        if error.errno == errno.ELOOP:  # a link is no proof
-            return False
-        raise
     try:
         FlockLocker().lock(fd, portalocker.LockFlags.SHARED | portalocker.LockFlags.NON_BLOCKING)
     except portalocker.exceptions.AlreadyLocked:
@@ -159,9 +156,9 @@ def is_alive(directory: QueueDirectory, name: str) -> bool:
 def read_holder(directory: QueueDirectory, name: str) -> dict[str, Any]:
     """What a holder's file says of it; nothing where there is none, or it is not whole."""
     try:
-        with open(f"{directory.holders}/{name}", "rb") as file:
+        with open_to_read(f"{directory.holders}/{name}") as file:
             value = json.loads(file.read(1 << 16))
-    except (FileNotFoundError, PermissionError, ValueError):
+    except (FileNotFoundError, PermissionError, UnsafeFile, ValueError, RecursionError):
         return {}
     if not isinstance(value, dict):
         return {}

@@ -15,8 +15,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from spoolq.errors import UnsafeFile
 from spoolq.models import Attempt
 from spoolq.spool.directory import QueueDirectory
+from spoolq.spool.files import open_to_read
+from spoolq.validate import MAX_KEY_CHARS
 
 log = logging.getLogger("spoolq.spool")
 
@@ -141,9 +144,12 @@ def append_attempt(directory: QueueDirectory, id: str, attempt: Attempt, *, sync
 def read_meta(directory: QueueDirectory, id: str) -> Meta:
     """What is kept of a message; nothing where there is no file."""
     try:
-        with open(directory.meta_path(id), "rb") as file:
+        with open_to_read(directory.meta_path(id)) as file:
             lines = file.read(_READ_MAX_BYTES).split(b"\n")
     except FileNotFoundError:
+        return Meta()
+    except UnsafeFile as error:
+        _say_unsafe(error)
         return Meta()
     arrival, history = _NOTHING, []
     for line in lines:
@@ -158,11 +164,18 @@ def read_meta(directory: QueueDirectory, id: str) -> Meta:
 def read_arrival(directory: QueueDirectory, id: str) -> Arrival:
     """What came with a message; nothing where there is no file."""
     try:
-        with open(directory.meta_path(id), "rb") as file:
+        with open_to_read(directory.meta_path(id)) as file:
             value = _read_line(file.readline(_READ_MAX_BYTES))
     except FileNotFoundError:
         return _NOTHING
+    except UnsafeFile as error:
+        _say_unsafe(error)
+        return _NOTHING
     return _arrival(value) if value.get("kind") == "message" else _NOTHING
+
+
+def _say_unsafe(error: UnsafeFile) -> None:
+    log.warning("meta.not_read path=%s error=%s", error.path, error.message)
 
 
 def _read_line(line: bytes) -> dict[str, Any]:
@@ -177,6 +190,12 @@ def _read_line(line: bytes) -> dict[str, Any]:
 def _text(value: object) -> str | None:
     """Text that UTF-8 can carry: JSON can spell halves of characters."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
+
+
+def _printable(value: object) -> str | None:
+    """What may stand in a header of HTTP, where it goes."""
+    fits = isinstance(value, str) and value.isascii() and value.isprintable() and len(value) <= MAX_KEY_CHARS
+    return str(value) if fits else None
 
 
 def _whole(value: object) -> int | None:
@@ -198,7 +217,7 @@ def _arrival(value: Mapping[str, Any]) -> Arrival:
             name = None
     return Arrival(
         headers={k: v for k, v in headers.items() if isinstance(v, str)} if isinstance(headers, dict) else {},
-        content_type=_text(value.get("content_type")),
+        content_type=_printable(value.get("content_type")),
         dedup_key=_text(value.get("dedup_key")),
         dedup_until_ms=_whole(value.get("dedup_until_ms")),
         group=_text(value.get("group")),

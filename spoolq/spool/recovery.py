@@ -236,7 +236,7 @@ class Recovery:
         """One entry that cannot be removed, whatever it is, must not keep the rest."""
         try:
             return sweep(text)
-        except OSError as error:
+        except (OSError, RecursionError) as error:  # the second: directories in directories, without end
             log.warning("sweep.left name=%r error=%s", text, error)
             return False
 
@@ -291,10 +291,15 @@ class Recovery:
             return True
         if stat.S_ISREG(found.st_mode) and _in_use(path):
             return False
-        if is_id(text):
+        if is_id(text) and not self._has_row(text):
             # First, so that without a body there is no metadata of a message that never was: its key would count.
             self._files.unlink_if_there(self._directory.meta_path(text))
         return self._files.unlink_if_there(path)
+
+    def _has_row(self, id: str) -> bool:
+        """Then it is no enqueue that died: whoever may drop can name a file after any message that it sees."""
+        with self._session.look() as db:
+            return id in looks.known_among(db, [id])
 
     def _sweep_meta(self) -> int:
         return sum(self._each(self._remove_meta, id) for id in self.orphans())

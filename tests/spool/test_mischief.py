@@ -73,6 +73,37 @@ def test_whatever_stands_in_metadata_the_message_is_delivered(spool, open_queue,
     assert queue.check() == []
 
 
+@pytest.mark.parametrize("kind", ["link", "endless link", "FIFO", "directory"])
+def test_what_is_no_file_in_metadata_is_neither_read_nor_waited_for(spool, open_queue, tmp_path, kind):
+    queue = open_queue()
+    (tmp_path / "secret").write_text('{"kind":"message","headers":{"secret":"secret"}}\n')
+    (spool / "new" / ID).write_bytes(b"body")
+    path = spool / "meta" / f"{ID}.jsonl"
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero" if kind == "endless link" else tmp_path / "secret")
+    queue.rebuild()
+    message = queue.dequeue()
+    assert dict(message.headers) == dict(queue.get(ID).headers) == {}
+    message.requeue(0, reason="again")
+    assert drain(queue) == [b"body"]
+    assert queue.check() == []
+    assert (tmp_path / "secret").read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["text/html\r\nSet-Cookie: a=b", "a\0b", "\u20ac", "x" * 100_000])
+def test_a_content_type_that_no_header_could_carry_is_none(spool, open_queue, text):
+    """By the front door it would have been refused."""
+    queue = open_queue()
+    (spool / "new" / ID).write_bytes(b"body")
+    meta(spool, ID, {"kind": "message", "content_type": text, "headers": {"a": "b"}})
+    with queue.dequeue() as message:
+        assert (message.content_type, dict(message.headers)) == (None, {"a": "b"})
+
+
 @pytest.mark.parametrize("reason", ["\udcff of a command", "\ud800", "nul \0", "x" * 100_000, "line\nline\n\n", " \n "])
 def test_any_reason_is_kept_and_stops_nothing(queue, reason):
     """The end of what a command said need not be text."""
@@ -92,11 +123,21 @@ def test_a_holders_file_that_was_edited_is_shown_as_far_as_it_goes(spool, queue)
     queue.enqueue(b"body")
     message = queue.dequeue()
     (holder,) = (spool / "holders").iterdir()
-    for text in ("", "{", "[]", '{"pid": "x", "host": 5, "since_at_ms": "yesterday", "label": []}'):
+    for text in ("", "{", "[]", "[" * 60_000, '{"pid": "x", "host": 5, "since_at_ms": "yesterday", "label": []}'):
         holder.write_text(text)
         (info,) = queue.holders()
         assert (info.alive, info.claims) == (True, 1)
     message.ack()
+
+
+def test_a_fifo_in_holders_is_nobody_and_keeps_nobody_waiting(spool, queue):
+    queue.enqueue(b"body")
+    with queue.dequeue():
+        os.mkfifo(spool / "holders" / "abcdef")
+        assert sorted((info.alive, info.claims) for info in queue.holders()) == [(False, 0), (True, 1)]
+    queue.maintain()
+    queue._upkeep.recovery.sweep()
+    assert not (spool / "holders" / "abcdef").exists()
 
 
 # Things that fail between a claim and its consumer

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -42,6 +43,39 @@ def test_what_cannot_be_removed_does_not_keep_the_rest(spool, open_queue, clock)
     queue.clean()
     assert names(spool, "tmp") == ["a directory"]
     assert names(spool, "holders") == []
+
+
+def test_directories_in_directories_without_end_do_not_keep_the_rest(spool, open_queue, clock):
+    """Deeper than the path of any name may be long, and than Python goes."""
+    queue = open_queue(clock=clock)
+    fd = os.open(spool / "tmp", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("a", dir_fd=fd)
+        inner = os.open("a", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = inner
+    os.close(fd)
+    try:
+        (spool / "tmp" / "b").touch()
+        clock.advance(37 * HOURS_S)
+        queue.clean()
+        queue.maintain()
+        assert names(spool, "tmp") == ["a"]
+    finally:
+        subprocess.run(["rm", "-rf", spool / "tmp" / "a"], check=True)
+
+
+def test_litter_that_is_named_after_a_message_takes_nothing_of_it(spool, open_queue, clock):
+    """Whoever may drop sees the ids in new/, and may make files in tmp/."""
+    queue = open_queue(clock=clock)
+    id = queue.enqueue(b"body", headers={"a": "b"})
+    (spool / "tmp" / id).touch()
+    clock.advance(37 * HOURS_S)
+    queue.clean()
+    assert names(spool, "tmp") == []
+    message = queue.dequeue()
+    assert dict(message.headers) == {"a": "b"}
+    message.ack()
 
 
 def test_what_came_with_a_message_is_kept_though_no_row_knows_of_it(spool, open_queue, clock):
