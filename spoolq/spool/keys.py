@@ -26,21 +26,22 @@ def discard_unplaced(directory: QueueDirectory, id: str) -> None:
     """Leave no litter of an enqueue that ended before its commit point.
 
     CRASH: the metadata goes first, since without a body in `tmp/` it is that of a message which has come and gone, and
-    its key would be taken.
+    its key would be taken. Where it cannot go, the body stays with it, for the sweep.
     """
     discard_arrival(directory, id)
-    directory.files.discard(directory.temporary(id))
+    if not os.path.lexists(directory.meta_path(id)):
+        directory.files.discard(directory.temporary(id))
 
 
 def discard_reservation(session: Session, id: str) -> None:
     """The same for one whose metadata may be in `meta/`: its removal is synced, if it can be, before the body goes."""
     directory = session.directory
-    reserved = os.path.lexists(directory.meta_path(id))
-    discard_arrival(directory, id)
-    if reserved and session.syncs:
-        with contextlib.suppress(OSError):
-            directory.files.sync_directory(directory.meta)
-    directory.files.discard(directory.temporary(id))
+    if os.path.lexists(directory.meta_path(id)):
+        directory.files.discard(directory.meta_path(id))
+        if session.syncs:
+            with contextlib.suppress(OSError):
+                directory.files.sync_directory(directory.meta)
+    discard_unplaced(directory, id)
 
 
 class Keys:

@@ -688,8 +688,9 @@ def make_spool(world: World) -> None:
 
 @scenario(fresh=True)
 def make_spool_for_a_group(world: World) -> None:
+    group = grp.getgrgid(os.getegid()).gr_name
     world.arm()
-    queues.make_spool(world.spool, group=grp.getgrgid(os.getegid()).gr_name, files=world.files)
+    queues.make_spool(world.spool, group=group, files=world.files)
 
 
 # Recovery

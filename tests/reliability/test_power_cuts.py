@@ -161,7 +161,7 @@ def series(kind: str, durability: str, cuts: int, patch: Patch = whole) -> Found
 
 
 CUTS = [
-    ("ext4", "power", count(4, 650)),
+    ("ext4", "power", count(4, 700)),
     ("ext4", "full", count(3, 260)),
     ("xfs", "power", count(2, 150)),
     ("xfs", "full", count(1, 50)),

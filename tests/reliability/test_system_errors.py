@@ -28,7 +28,7 @@ SOME = ("enqueue", "enqueue_with_metadata", "enqueue_keyed", "take_in", "dequeue
 NAMES = SOME if not FULL else [name for name in SCENARIOS if name not in {"close", "dequeue_what_is_due"}]
 """What a close cannot give back is reaped, counted; what was due, and could not be claimed, loses its time."""
 
-EVERY = 2 if FULL else 10
+EVERY = 1 if FULL else 10
 
 
 def harness(name, home, error, every) -> StraceHarness:

@@ -1,6 +1,7 @@
 """Deduplication keys when the index goes in the middle: one message a key, and its body is what was sent."""
 
 import io
+import os
 import threading
 from collections import Counter
 from functools import partial
@@ -74,6 +75,31 @@ def test_a_failed_enqueue_frees_its_key(spool, open_queue):
     remove_index(spool)
     queue.enqueue(b"again", dedup_key="key")
     assert drain(queue) == [b"again"]
+
+
+def test_a_reservation_that_cannot_be_removed_takes_no_key(spool, open_queue):
+    """Of a writer that died: where its metadata stays, so does the body in `tmp/`, which tells that it never came."""
+
+    class Failing(Files):
+        def unlink_if_there(self, path):
+            if "/meta/" in path:
+                raise OSError(5, "Input/output error")
+            return super().unlink_if_there(path)
+
+    files = Hooked()
+    writer = open_queue(files=files)
+    files.hook = lambda: os._exit(0)
+    pid = os.fork()
+    if pid == 0:
+        writer.enqueue(b"never", dedup_key="key")
+    os.waitpid(pid, 0)
+    (dead,) = names(spool, "tmp")
+    id = open_queue(files=Failing()).enqueue(b"body", dedup_key="key")
+    assert names(spool, "tmp") == [dead]
+    remove_index(spool)
+    queue = open_queue()
+    assert queue.enqueue(b"body", dedup_key="key") == id
+    assert drain(queue) == [b"body"]
 
 
 @pytest.mark.parametrize("full", [False, True])
