@@ -195,11 +195,15 @@ def _judged(data: Mapping[str, Any], source: str, origins: Mapping[str, str]) ->
     adapter = _adapter()
     # As JSON, because only there "strict" means what TOML means: 5 is a number, "5" and true are not, an array fills
     # a tuple, a table fills a dataclass.
-    text = json.dumps(data, default=str)
     try:
+        text = json.dumps(data, default=str)
         json.dumps(data, default=str, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise SettingsError("the settings must be UTF-8; half a surrogate pair is not", path=source) from None
+    except (ValueError, RecursionError):  # a number in hexadecimal, or tables in tables: TOML has no limits
+        raise SettingsError(
+            f"{source}: a number has too many digits, or tables are nested too deep", path=source
+        ) from None
     try:
         return adapter.validate_json(text, strict=True)
     except ValidationError as error:

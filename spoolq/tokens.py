@@ -205,7 +205,7 @@ def _read(path: Path) -> Iterator[Token]:
             data = tomllib.load(file)
             tables = data.get("token", [])
             made = [_token(table) for table in tables]
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:  # ValueError: TOML's too
             raise SpoolqError("tokens.toml cannot be read", op="token", path=path, hint=f"Mend it: {error}") from error
     return iter(made)
 

@@ -214,6 +214,15 @@ def test_a_file_that_is_not_toml(content: bytes, queue_toml: Path) -> None:
     assert caught.value.path == str(queue_toml)
 
 
+@pytest.mark.parametrize("text", ["max_attempts = 0x" + "f" * 10_000, "a." * 2000 + "b = 1", "a = [" + "{a=" * 200])
+def test_toml_without_end_is_refused(text: str, queue_toml: Path) -> None:
+    """What tomllib reads, or not, is for the one who wrote it to mend, and no bug of ours."""
+    queue_toml.write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load(queue_toml, {})
+    assert caught.value.path == str(queue_toml)
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     """Only a missing file means defaults."""
     with pytest.raises(StorageError):

@@ -151,6 +151,8 @@ def conditions(where: Filter | None, state: State, now_ms: int) -> list[tuple[st
 
 def like(text: str) -> str:
     """A pattern for LIKE that finds `text` anywhere, taking it literally."""
+    if "\0" in text:
+        return ""  # LIKE would stop there, at a pattern that finds everything; nothing has a NUL in it
     escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     return f"%{escaped}%"
 

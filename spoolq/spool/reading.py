@@ -23,6 +23,8 @@ from spoolq.spool.names import holder_of, is_holder
 from spoolq.spool.rows import BUCKETS_S, Counts, Row
 from spoolq.spool.session import Session
 
+_SHOWN_CHARS = 80
+
 
 def not_found(id: str, where: str = "") -> MessageNotFound:
     """The error for an id that names no message, or none in the state that was asked for."""
@@ -80,11 +82,18 @@ def decode_cursor(cursor: str | None, parts: int) -> list[Any]:
         return []
     try:
         key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except ValueError as error:
-        raise ValueError(f"not a cursor of a list: {cursor!r}") from error
-    if not isinstance(key, list) or len(key) != parts or not all(isinstance(part, int | str) for part in key):
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not a cursor of a list: {cursor[:_SHOWN_CHARS]!r}") from error
+    if not isinstance(key, list) or len(key) != parts or not all(map(_is_key_part, key)):
         raise ValueError(f"not a cursor of this list: {cursor!r}")
     return key
+
+
+def _is_key_part(part: object) -> bool:
+    """What SQLite takes: a number of 64 bits, or text that is Unicode."""
+    if isinstance(part, int):
+        return -(1 << 63) <= part < 1 << 63
+    return isinstance(part, str) and not any("\ud800" <= char <= "\udfff" for char in part)
 
 
 class Reading:

@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -255,7 +256,10 @@ def _unix_socket(path: str) -> socket.socket:
 
 def _remove_stale(path: str) -> None:
     """A socket that nobody listens on any more was left by a server that was killed."""
-    if not os.path.exists(path):
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise ValueError(f"{path} is there, and is no socket")  # which connect() cannot tell from a dead one
+    except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:

@@ -1,5 +1,6 @@
 """Wrong arguments: refused at the door, with the value, and nothing is changed."""
 
+import base64
 import math
 
 import pytest
@@ -147,7 +148,20 @@ def test_a_wrong_state_is_refused(queue, state):
         queue.purge([state])
 
 
-@pytest.mark.parametrize("cursor", ["", "nonsense", "5", "../x", "\0"])
+def _encoded(text):
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        *("", "nonsense", "5", "../x", "\0"),
+        *map(
+            _encoded, (f"[{10**30},{10**30}]", f'[{-(10**30)},"x"]', '["\\ud800","\\ud800"]', "[" * 1400, "[1e999,1]")
+        ),
+    ],
+    ids=range(10),
+)
 def test_a_wrong_cursor_is_refused(queue, cursor):
     """A cursor is what a page returned; anything else is a ValueError, on every list."""
     queue.enqueue(b"x")

@@ -204,6 +204,8 @@ def test_an_empty_list_is_a_page(queue):
         (Filter(name="%"), ""),
         (Filter(name="_"), "c"),
         (Filter(name="\\"), ""),
+        (Filter(name="\0"), ""),
+        (Filter(text="order\0"), ""),
     ],
     ids=repr,
 )
@@ -258,6 +260,7 @@ def test_search_finds_in_every_state(queue):
     assert ready in found(ready[:12])
     assert found(ready[3:]) == set()
     assert found("100%") == set()
+    assert found("\0") == found("report\0") == set()
     assert len(found("report", limit=1)) == 1
 
 

@@ -246,8 +246,9 @@ def test_a_file_of_tokens_that_cannot_be_trusted_lets_nobody_in(guarded: tuple[A
     header = {"Authorization": f"Bearer {made['operator']}"}
     path = api.spool / "tokens.toml"
     whole = path.read_text()
-    path.write_text("[[token]")
-    wait_for(lambda: api.http.get("/queues", headers=header).status_code == 503)
+    for text in ("[[token]", whole + 'made_at_ms = "never"', "a = " + "[" * 100_000, "token = 5"):
+        path.write_text(text)
+        wait_for(lambda: api.http.get("/queues", headers=header).status_code == 503)
     path.write_text(whole)
     path.chmod(0o666)
     wait_for(lambda: api.http.get("/queues", headers=header).status_code in (200, 503))

@@ -212,6 +212,20 @@ def test_a_unix_socket_is_its_owners_alone(spool: Path, tmp_path: Path):
     assert not path.exists()
 
 
+def test_what_is_no_socket_is_not_made_one(spool: Path, tmp_path: Path):
+    """A file, or a link to a socket, where --unix points: it is somebody's."""
+    (tmp_path / "file").write_text("mine")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead"))
+    (tmp_path / "link").symlink_to(tmp_path / "dead")
+    for name in ("file", "link"):
+        ran = run("serve", "--spool", str(spool), "--unix", str(tmp_path / name))
+        assert ran.returncode == 2
+        assert "no socket" in ran.stderr
+    assert (tmp_path / "file").read_text() == "mine"
+    assert (tmp_path / "link").is_symlink()
+
+
 def _listens(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(path)) == 0
