@@ -24,7 +24,7 @@ from tests.reliability.oracle import Oracle, digest, is_whole, sealed
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 SIZES = (10, 300, 3000, 20_000)
-LIVES_S = 120
+LIVES_S = 900
 MOST_WAITING = 500
 """Producers wait while there is more: what nobody comes to is no proof of anything."""
 
