@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests' own: made by initdb in a directory of theirs, on a free loopback port, as nobody special.
+"""A PostgreSQL of the tests' own: made by initdb in a directory of theirs, on a free port, as nobody special.
 
 Never a server that somebody else runs. It dies with the process that started it. Syncs nothing: no test here can tell.
 """
@@ -51,21 +51,31 @@ def _user() -> str:
 
 
 class Server:
-    """One server. settings: for its command line, beside those that make it fast."""
+    """One server. settings: for its command line. addresses: where it listens, and lets in the four beside each."""
 
-    def __init__(self, home: Path, settings: Sequence[str] = _FAST, *, port: int | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        settings: Sequence[str] = _FAST,
+        *,
+        port: int | None = None,
+        addresses: Sequence[str] = ("127.0.0.1",),
+    ) -> None:
         self.home = home
         self.data = home / "data"
         self.port = port or free_port()
         self.settings = settings
+        self.addresses = addresses
         self.process: subprocess.Popen[bytes] | None = None
 
-    def dsn(self, database: str = "postgres") -> str:
-        return f"postgresql://spoolq@127.0.0.1:{self.port}/{database}"
+    def dsn(self, database: str = "postgres", *, address: str | None = None) -> str:
+        return f"postgresql://spoolq@{address or self.addresses[0]}:{self.port}/{database}"
 
     def init(self) -> None:
         options = ("-U", "spoolq", "-E", "UTF8", "--locale=C.UTF-8", "--auth=trust", "--no-sync")
         self.run("initdb", "-D", self.data, *options)
+        with open(self.data / "pg_hba.conf", "a") as rules:
+            rules.writelines(f"host all all {address}/30 trust\n" for address in self.addresses)
 
     def run(self, command: str, *arguments: str | Path) -> None:
         subprocess.run(
@@ -82,7 +92,7 @@ class Server:
             self.process = subprocess.Popen(
                 [
                     *(*as_user(), str(_bin() / "postgres"), "-D", str(self.data), "-p", str(self.port)),
-                    *("-c", "listen_addresses=127.0.0.1", "-k", "", *options),
+                    *("-c", f"listen_addresses={','.join(self.addresses)}", "-k", "", *options),
                 ],
                 cwd=self.home,
                 stdout=log,
@@ -127,13 +137,13 @@ def home_for_a_server() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Server]:
+def running(addresses: Sequence[str] = ("127.0.0.1",)) -> Iterator[Server]:
     """A server with the schema in its database "postgres"; skips, or fails under CI, where there is no PostgreSQL."""
     from spoolq.postgres import init
 
     needs(binaries() is not None, "PostgreSQL's initdb (apt-get install postgresql)")
     with home_for_a_server() as home:
-        server = Server(home)
+        server = Server(home, addresses=addresses)
         server.init()
         server.start()
         try:

@@ -1,4 +1,4 @@
-"""`python -m tests.postgres [storm|failover]`: the long forms, 20,000 messages under kills and five failovers."""
+"""`python -m tests.postgres [storm|failover]`: 20,000 messages under kills with a host cut off, and five failovers."""
 
 import os
 import subprocess
