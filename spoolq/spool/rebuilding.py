@@ -6,6 +6,7 @@ names, sizes and times, and the metadata of the messages that have some; never a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -163,28 +164,52 @@ def rebuild(
     progress: Progress | None = None,
 ) -> int:
     """Make the index anew: aside, in `tmp/`, then in place of the old one. Under the lock. How many messages."""
-    temporary = directory.temporary(f"index-{clock.new_id()}.db")
     try:
-        reading = _Reading(directory, clock, settings, progress)
-        directory.files.close(directory.helped(lambda: directory.files.create(temporary)))
-        count = sql.create(temporary, boot, mount, clock.wall_ms(), reading.rows())
-        if count < reading.given:
+        with _aside(directory, clock) as temporary:
+            reading = _Reading(directory, clock, settings, progress)
+            directory.files.close(directory.helped(lambda: directory.files.create(temporary)))
+            count = sql.create(temporary, boot, mount, clock.wall_ms(), reading.rows())
+            if count == reading.given:
+                _keep_keys(temporary, reading.keys, clock.wall_ms())
+                # A left WAL would be played into the new index: the old files go first. CRASH: no index; the next
+                # opener.
+                _drop(directory, directory.index)
+                directory.files.rename(temporary, directory.index)
+                return count
             separate_twins(directory, clock)
             _drop(directory, temporary)
-            return rebuild(directory, clock, settings, boot=boot, mount=mount, progress=progress)
-        _keep_keys(temporary, reading.keys, clock.wall_ms())
-        # A left WAL would be played into the new index: the old files go first. CRASH: no index; the next opener.
-        _drop(directory, directory.index)
-        directory.files.rename(temporary, directory.index)
     except sqlite3.Error as error:
-        _discard(directory, temporary)
         if "disk is full" in str(error) or "I/O" in str(error):
             raise storage_error(OSError(28, ""), "rebuild", directory.index) from error
         raise
     except OSError as error:
-        _discard(directory, temporary)
         raise storage_error(error, "rebuild", directory.index) from error
-    return count
+    return rebuild(directory, clock, settings, boot=boot, mount=mount, progress=progress)
+
+
+@contextlib.contextmanager
+def _aside(directory: QueueDirectory, clock: Clock) -> Iterator[str]:
+    """Where it is made; nothing is left there by what fails.
+
+    In a `tmp/` that others may write to it has a directory of its own: SQLite believes a WAL that lies beside its file.
+    """
+    place = directory.tmp
+    if os.stat(place).st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        place = directory.temporary(f"index-{clock.new_id()}")
+        directory.files.mkdir(place)
+    temporary = f"{place}/index-{clock.new_id()}.db"
+    try:
+        yield temporary
+    except (sqlite3.Error, OSError):
+        _discard(directory, temporary)
+        _leave(directory, place)
+        raise
+    _leave(directory, place)
+
+
+def _leave(directory: QueueDirectory, place: str) -> None:
+    if place != directory.tmp:
+        directory.files.remove_tree(place)  # CRASH: a directory in tmp/, which is swept
 
 
 def _keep_keys(path: str, keys: dict[str, Key], now_ms: int) -> None:

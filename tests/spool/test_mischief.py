@@ -11,7 +11,7 @@ import subprocess
 import pytest
 
 from spoolq.errors import DiskFull, SpoolqError, StorageError
-from spoolq.spool import consumer, moves, queues
+from spoolq.spool import consumer, index, moves, queues
 from spoolq.spool.queue import SpoolQueue
 from tests.helpers import names, needs, wait_for
 from tests.spool.helpers import NOBODY, bodies, drain
@@ -312,6 +312,26 @@ def test_a_dropper_may_not(shared, open_queue, script):
     assert drain(queue) == [b"body"]
     assert not (shared / "paused").exists()
     (shared / "tmp" / "theirs").unlink()
+
+
+def test_a_dropper_cannot_forge_the_index_in_the_making(shared, open_queue, monkeypatch):
+    """SQLite plays a WAL that lies beside its file into it: nobody else may make one there."""
+    queue = open_queue()
+    queue.enqueue(b"body")
+    places = []
+
+    def create(path, *arguments):
+        places.append(path)
+        assert not as_nobody('echo forged > "$1-wal"', path)
+        assert not as_nobody('ls "$(dirname "$1")"', path)
+        return real(path, *arguments)
+
+    real = index.create
+    monkeypatch.setattr(index, "create", create)
+    queue.rebuild()
+    assert len(places) == 1
+    assert names(shared, "tmp") == []
+    assert drain(queue) == [b"body"]
 
 
 def test_what_a_dropper_dropped_it_cannot_remove_once_it_is_claimed(shared, open_queue):
