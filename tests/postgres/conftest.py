@@ -1,6 +1,8 @@
 """A database of the session's own, as `spoolq engine init` leaves it, for each test."""
 
+import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +10,10 @@ import pytest
 from spoolq import open_queue as open_any
 from spoolq.postgres import PostgresQueue
 from spoolq.settings import Settings
+from tests.postgres.web import serving
 from tests.postgres_clock import emptied
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -40,3 +45,17 @@ def open_queue(dsn) -> Iterator[Callable[..., PostgresQueue]]:
 @pytest.fixture
 def queue(open_queue) -> PostgresQueue:
     return open_queue()
+
+
+@pytest.fixture
+def environ(dsn: str, tmp_path: Path) -> dict[str, str]:
+    """For processes whose spool is the database."""
+    known = {name: value for name, value in os.environ.items() if not name.startswith("SPOOLQ_")}
+    return known | {"PYTHONPATH": str(ROOT), "SPOOLQ_SPOOL": dsn, "XDG_STATE_HOME": str(tmp_path)}
+
+
+@pytest.fixture
+def served(environ: dict[str, str], tmp_path: Path) -> Iterator[str]:
+    """`spoolq serve` before the database; its URL."""
+    with serving(environ, tmp_path) as (url, _):
+        yield url

@@ -5,25 +5,16 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
-from pathlib import Path
 
 import psycopg
 import pytest
 
 from spoolq import tokens
 from spoolq.console import guard, place
+from spoolq.postgres.installing import VERSION
 from tests.console.pages import HOSTILE, PAGES, click, confirmed, opened, said, texts, wrong
 from tests.helpers import wait_for
-from tests.postgres_server import free_port
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def environ(dsn, tmp_path):
-    known = {name: value for name, value in os.environ.items() if not name.startswith("SPOOLQ_")}
-    return known | {"PYTHONPATH": str(ROOT), "SPOOLQ_SPOOL": dsn, "XDG_STATE_HOME": str(tmp_path)}
+from tests.postgres.web import ask
 
 
 @pytest.fixture
@@ -94,7 +85,7 @@ def test_the_engine_is_made_by_command(spoolq, postgres):
     spoolq("stats", "--spool", url, status=1)
     assert spoolq("engine", "init", url) == f"{postgres.dsn('fresh')} made"
     assert spoolq("engine", "init", url, "--json") == [{"engine": postgres.dsn("fresh"), "made": False}]
-    assert spoolq("engine", "upgrade", url).endswith("upgraded from version 1")
+    assert spoolq("engine", "upgrade", url).endswith(f"upgraded from version {VERSION}")
     assert spoolq("stats", "--spool", url, "--json")[0]["ready"] == 0
     spoolq("engine", "init", "spool", status=2)
 
@@ -126,35 +117,6 @@ def test_a_worker_keeps_its_message_by_extending(environ, queue, tmp_path):
     assert (tmp_path / "out").read_text() == "done\n"
     info = queue.get(message_id)
     assert (info.state, info.attempts) == ("done", 1)
-
-
-@pytest.fixture
-def served(environ, tmp_path):
-    """`spoolq serve` before the database; its URL."""
-    port = free_port()
-    with open(tmp_path / "log", "wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "spoolq", "serve", "--port", str(port)],
-            env=environ, cwd=tmp_path, stdout=log, stderr=log,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
-
-    def answers():
-        assert server.poll() is None, (tmp_path / "log").read_text()
-        try:
-            return ask(f"{url}/readyz")
-        except OSError:
-            return b""
-
-    wait_for(answers, 30)
-    yield url
-    server.send_signal(signal.SIGTERM)
-    assert server.wait(30) == 0, (tmp_path / "log").read_text()
-
-
-def ask(url, data=None, method=None):
-    with urllib.request.urlopen(urllib.request.Request(url, data, method=method), timeout=30) as answer:
-        return answer.read()
 
 
 def test_the_rest_api_before_a_database(served, queue):

@@ -3,7 +3,6 @@
 import io
 import os
 import threading
-import tracemalloc
 
 import psycopg
 import pytest
@@ -73,26 +72,6 @@ def test_an_open_transaction_blocks_no_other_producer(queue, dsn):
 
 
 # Bodies
-
-
-def test_a_body_of_100_mib_is_never_whole_in_memory(queue):
-    """In and out, some MiB at the most."""
-    size = 100 * MIB
-    tracemalloc.start()
-    try:
-        queue.enqueue(Pattern(size))
-        message = queue.dequeue()
-        assert message.body_bytes == size
-        with message.open() as file:
-            read = 0
-            while piece := file.read(MIB):
-                read += len(piece)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert read == size
-    assert peak < 16 * MIB
-    message.ack()
 
 
 def test_a_large_body_can_be_read_from_anywhere(queue):
