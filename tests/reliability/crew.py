@@ -36,11 +36,14 @@ def whole(patch: pytest.MonkeyPatch) -> None:
 class Crew:
     """Starts and kills; one spool, one oracle. patch: breaks the code in every process of the crew."""
 
-    def __init__(self, spool: Path, oracle: Oracle, *, patch: Patch = whole, releases: bool = True) -> None:
+    def __init__(
+        self, spool: Path, oracle: Oracle, *, patch: Patch = whole, releases: bool = True, lives_s: int = LIVES_S
+    ) -> None:
         self._spool = spool
         self._oracle = oracle
         self._patch = patch
         self._releases = releases
+        self._lives_s = lives_s
         self._seed = 0
         self.members: dict[int, str] = {}
 
@@ -53,7 +56,7 @@ class Crew:
             self.members[pid] = role
             return pid
         try:
-            signal.alarm(LIVES_S)
+            signal.alarm(self._lives_s)
             self._patch(pytest.MonkeyPatch())
             with SpoolQueue.open(self._spool, create=False) as queue:
                 getattr(self, f"_{role}")(queue, random.Random(self._seed))
@@ -80,6 +83,18 @@ class Crew:
         for pid in self.members:
             os.waitpid(pid, 0)
         self.members.clear()
+
+    def stop_all(self) -> None:
+        """SIGSTOP, and wait: whatever was asked of the system is done or not, and nobody asks for more."""
+        for pid in self.members:
+            os.kill(pid, signal.SIGSTOP)
+        for pid in self.members:
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        for pid in self.members:
+            os.kill(pid, signal.SIGCONT)
 
     def reap_ended(self) -> None:
         """Forget those who ended by themselves."""

@@ -65,6 +65,7 @@ class There:
     place: str
     name: Name
     body: bytes
+    inode: int = 0
 
 
 def look(root: Path) -> dict[str, list[There]]:
@@ -75,7 +76,9 @@ def look(root: Path) -> dict[str, list[There]]:
             for entry in entries:
                 name = parse_name(entry.name)
                 if name is not None and entry.is_file(follow_symlinks=False):
-                    found.setdefault(name.id, []).append(There(kind, name, Path(entry.path).read_bytes()))
+                    found.setdefault(name.id, []).append(
+                        There(kind, name, Path(entry.path).read_bytes(), entry.inode())
+                    )
     return found
 
 
@@ -174,12 +177,18 @@ class Book:
         """The power was cut: nobody holds anything any more."""
         self.killed |= set(self.owners.values())
 
-    def compare(self, there: dict[str, list[There]], *, forgets: bool, counts: bool = False) -> None:
-        """Hold the files against the promises. counts: whether no counted attempt may have been forgotten."""
+    def compare(
+        self, there: dict[str, list[There]], *, forgets: bool, counts: bool = False, links: bool = False
+    ) -> None:
+        """Hold the files against the promises.
+
+        counts: whether no counted attempt may have been forgotten. links: whether one file may still have the name it
+        was moved from, as a crash leaves it and the next opener mends it.
+        """
         for id in self.bodies:
             self._compare_one(id, there.get(id, []), forgets=forgets, counts=counts)
         for id, found in there.items():
-            if len(found) > 1:
+            if len(found) > 1 and not (links and len({each.inode for each in found}) == 1):
                 self.fault("twice", f"{id} is in {[each.place for each in found]}")
             if not all(is_whole(each.body) for each in found):
                 self.fault("torn", f"{id}, which nobody was promised, is in part")
