@@ -16,7 +16,7 @@ from spoolq.models import Attempt
 from spoolq.reasons import summary
 from spoolq.spool.directory import path_in
 from spoolq.spool.files import open_message
-from spoolq.spool.index import Index
+from spoolq.spool.index import Contradiction, Index
 from spoolq.spool.meta import append_attempt, read_arrival
 from spoolq.spool.names import Name, format_name
 from spoolq.spool.rows import Row
@@ -30,8 +30,11 @@ def host() -> str:
 
 
 def name_of(row: Row) -> str:
-    """The file name that a row calls for."""
-    return format_name(row.id, row.priority, row.due_at_ms, row.attempts, _nonce_in_name(row), row.label)
+    """The file name that a row calls for. Contradiction where it is none, and leads elsewhere: a forged row."""
+    text = format_name(row.id, row.priority, row.due_at_ms, row.attempts, _nonce_in_name(row), row.label)
+    if "/" in text or "\0" in text:
+        raise Contradiction(f"{text!r} is no name")
+    return text
 
 
 def _nonce_in_name(row: Row) -> str | None:

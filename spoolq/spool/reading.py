@@ -137,6 +137,8 @@ class Reading:
         validate.check_message_id(id)
         with self._session.look() as db:
             row = looks.row(db, id)
+            if row is not None:
+                moves.name_of(row)  # while what is wrong with it can still be told of the index
         if row is None or row.state == "settled":
             raise not_found(id)
         return row

@@ -5,8 +5,10 @@ import grp
 import json
 import os
 import shutil
+import sqlite3
 import stat
 import subprocess
+from contextlib import closing
 
 import pytest
 
@@ -138,6 +140,47 @@ def test_a_fifo_in_holders_is_nobody_and_keeps_nobody_waiting(spool, queue):
     queue.maintain()
     queue._upkeep.recovery.sweep()
     assert not (spool / "holders" / "abcdef").exists()
+
+
+# An index that was forged
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("body_bytes = 1", "body_bytes = 1000000000000", "priority = 50", "attempts = 999999999"),
+        *("state = 'done', ended_at_ms = 1", "state = 'dead', ended_at_ms = 1", "state = 'settled', ended_at_ms = 1"),
+        "state = 'scheduled', due_at_ms = 9999999999999",
+        "state = 'claimed', claimed_at_ms = 1, nonce = 't0123456789ab', deadline_boot_ms = 1",
+        "state = 'claimed', claimed_at_ms = 1, nonce = 'kzzzzzz1'",
+        *("state = 'none'", "id = '../../secret'", "label = 'x/../../../secret'", "label = char(0)", "label = '\n'"),
+    ],
+)
+def test_a_row_is_not_believed_of_a_body(spool, open_queue, tmp_path, change):
+    """Of where it is, how large, under which name; and no row leads out of the spool."""
+    (tmp_path / "secret").write_bytes(b"secret")
+    queue = open_queue()
+    id = queue.enqueue(b"body", headers={"a": "b"}, name="n")
+    queue.close()
+    if "../" in change:
+        (spool / "new" / f"{id},n=x").mkdir()
+    with closing(sqlite3.connect(spool / "index.db")) as db:
+        db.execute(f"UPDATE messages SET {change}")
+        db.commit()
+    queue = open_queue()
+    try:
+        with queue.read_body(id) as body:
+            assert body.read() == b"body"
+    except SpoolqError:
+        pass
+    message = wait_for(queue.dequeue)
+    assert (message.body, message.body_bytes, dict(message.headers)) == (b"body", 4, {"a": "b"})
+    message.ack()
+    assert (tmp_path / "secret").read_bytes() == b"secret"
+    for planted in (spool / "new").iterdir():
+        planted.rmdir()
+    assert queue.dequeue() is None
+    queue.check(fix=True)
 
 
 # Things that fail between a claim and its consumer
