@@ -63,7 +63,7 @@ class Holder:
                 FlockLocker().lock(fd, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
                 _describe_in(directory, fd, content)
                 path = f"{directory.holders}/{name}"
-                directory.files.rename_new(temporary, path)
+                directory.helped(lambda source=temporary, target=path: directory.files.rename_new(source, target))  # type: ignore[misc]
             except FileExistsError:
                 os.close(fd)
                 directory.files.discard(temporary)

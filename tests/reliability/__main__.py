@@ -77,7 +77,10 @@ SUITES = (
     Suite("block prefixes", ("tests/reliability/test_block_prefixes.py",)),
     Suite("storm of kills", ("tests/reliability/test_storm.py", "tests/spool/test_kill.py"), 1),
     Suite("fencing and clocks", ("tests/spool/test_clocks.py", "tests/spool_format/test_claims.py")),
-    Suite("full and read-only disks", ("tests/faults/test_real_disks.py", "tests/reliability/test_full_disk.py")),
+    Suite(
+        "full and read-only disks",
+        ("tests/faults/test_real_disks.py", "tests/reliability/test_full_disk.py", "tests/reliability/test_quota.py"),
+    ),
     Suite("back after a kill", ("tests/reliability/test_back_again.py",), 1),
     Suite(
         "half-written drops",

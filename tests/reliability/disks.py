@@ -40,6 +40,13 @@ def needs_disks(*kinds: str) -> None:
         needs(shutil.which(f"mkfs.{kind}") is not None, f"mkfs.{kind}")
 
 
+def has_btrfs() -> bool:
+    """Whether this kernel knows it."""
+    if shutil.which("modprobe"):
+        subprocess.run(["modprobe", "-q", "btrfs"], check=False)
+    return "\tbtrfs\n" in Path("/proc/filesystems").read_text()
+
+
 def memory() -> Path:
     """Where images lie: in memory, since a sync of a sync is not what is tested."""
     return Path("/dev/shm") if Path("/dev/shm").is_dir() else Path("/var/tmp")

@@ -30,11 +30,11 @@ def made(spool: Path, done_s: float) -> None:
     (spool / "queue.toml").write_text(dump(chosen))
 
 
-def refused_put(spool: Path) -> int:
+def refused_put(spool: Path, body: bytes = b"x") -> int:
     """The exit status of `spoolq put`."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "SPOOLQ_SPOOL": str(spool)}
     argv = [sys.executable, "-m", "spoolq", "put"]
-    return subprocess.run(argv, input=b"x", env=env, cwd=ROOT, check=False, capture_output=True).returncode
+    return subprocess.run(argv, input=body, env=env, cwd=ROOT, check=False, capture_output=True).returncode
 
 
 @pytest.mark.timeout(180)

@@ -12,7 +12,6 @@ import platform
 import random
 import re
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from tests.faults.mounts import alone
 from tests.helpers import needs
 from tests.reliability import mutants
 from tests.reliability.crew import Crew, Patch, whole
-from tests.reliability.disks import Disk, memory, needs_disks
+from tests.reliability.disks import Disk, has_btrfs, memory, needs_disks
 from tests.reliability.figures import caught, count, report
 from tests.reliability.oracle import Book, Oracle, look, read
 from tests.reliability.test_power_cuts import Found, settings, without_late_promises
@@ -119,10 +118,8 @@ def has_copies(kind: str) -> bool:
     """Whether this kernel mounts a copy beside what it was copied from."""
     if kind != "btrfs":
         return True
-    if shutil.which("modprobe"):
-        subprocess.run(["modprobe", "-q", "btrfs"], check=False)
     release = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
-    return "\tbtrfs\n" in Path("/proc/filesystems").read_text() and release >= (6, 7)
+    return has_btrfs() and release >= (6, 7)
 
 
 def snapshots(kind: str, durability: str, copies: int, patch: Patch = whole, roles: Sequence[str] = CREW) -> Found:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.figures import caught
+from tests.reliability.figures import FULL, caught
 
 ROOT = Path(__file__).parents[2]
 BROKEN = [
@@ -22,6 +22,11 @@ BROKEN = [
     ("REST", "acknowledge_without_a_fence", "tests/contract/test_leases.py", "http"),
     ("relay", "sent_without_a_key", "tests/test_relay.py", "lost_answer or killed_at_any_step"),
 ]
+
+if FULL:
+    BROKEN += [
+        ("full and read-only disks", "no_going_on_without_an_index", "tests/reliability/test_quota.py", "small"),
+    ]
 
 
 @pytest.mark.timeout(150)
