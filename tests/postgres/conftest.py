@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from spoolq import open_queue as open_any
 from spoolq.postgres import PostgresQueue
+from spoolq.postgres import open_queue as open_any
 from spoolq.settings import Settings
 from tests.postgres.web import serving
 from tests.postgres_clock import emptied
