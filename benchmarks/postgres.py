@@ -22,38 +22,41 @@ from spoolq.interfaces import Queue
 VARIABLE = "SPOOLQ_BENCH_DSN"
 _TABLE = """
 CREATE TABLE floor (
-    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, state text NOT NULL DEFAULT 'ready',
-    attempts int NOT NULL DEFAULT 0, deadline timestamptz, body bytea
+    msg_id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, read_ct int NOT NULL DEFAULT 0,
+    enqueued_at timestamptz NOT NULL DEFAULT now(), vt timestamptz NOT NULL, message bytea, headers jsonb
 );
-CREATE INDEX floor_ready ON floor (id) WHERE state = 'ready';
+CREATE INDEX floor_vt ON floor (vt);
 """
+_PUT = "INSERT INTO floor (vt, message, headers) SELECT clock_timestamp(), unnest(%b::bytea[]), NULL RETURNING msg_id"
 _CLAIM = (
-    "UPDATE floor SET state = 'claimed', attempts = attempts + 1, deadline = now() + interval '1 minute'"
-    " WHERE id = ANY (ARRAY(SELECT id FROM floor WHERE state = 'ready' ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED))"
-    " RETURNING id, body"
+    "UPDATE floor SET vt = clock_timestamp() + interval '10 minutes', read_ct = read_ct + 1 WHERE msg_id = ANY (ARRAY("
+    "SELECT msg_id FROM floor WHERE vt <= clock_timestamp() ORDER BY msg_id LIMIT %s FOR UPDATE SKIP LOCKED))"
+    " RETURNING msg_id, read_ct, enqueued_at, vt, message, headers"
 )
+_DELETE = "DELETE FROM floor WHERE msg_id = ANY (%s) RETURNING msg_id"
 
 
 class Floor:
-    """Bare SQL, prepared. No receipts, counts, groups or history; a message is deleted when it is done."""
+    """The table of pgmq and its statements, bare and prepared. No receipts, counts, priority, groups or history."""
 
     def __init__(self, dsn: str) -> None:
         self.db = psycopg.connect(dsn, autocommit=True, prepare_threshold=0)
         self.db.execute("DROP TABLE IF EXISTS floor")
         self.db.execute(_TABLE, prepare=False)
 
-    def put(self, count: int) -> None:
-        """So many messages in one statement."""
-        if count == 1:
-            self.db.execute("INSERT INTO floor (body) VALUES (%b)", (BODY,))
-        else:
-            self.db.execute("INSERT INTO floor (body) SELECT unnest(%b::bytea[])", ([BODY] * count,))
+    def put(self, count: int) -> list[int]:
+        """So many messages in one statement; their ids."""
+        return [row[0] for row in self.db.execute(_PUT, ([BODY] * count,), binary=True)]
 
     def take(self, count: int) -> None:
         """Claim so many, and delete them."""
         rows = self.db.execute(_CLAIM, (count,), binary=True).fetchall()
         assert len(rows) == count
-        self.db.execute("DELETE FROM floor WHERE id = ANY (%s)", ([row[0] for row in rows],))
+        assert len(self.db.execute(_DELETE, ([row[0] for row in rows],)).fetchall()) == count
+
+    def vacuum(self) -> None:
+        """As autovacuum would, had it the time."""
+        self.db.execute("VACUUM floor", prepare=False)
 
     def close(self) -> None:
         """Leave nothing."""

@@ -14,6 +14,7 @@ _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _COUNTER_BITS = 74
 _COUNTER_MASK = (1 << _COUNTER_BITS) - 1
 _RAND_B_MASK = (1 << 62) - 1
+_FRESH_BYTES = 10
 
 
 class Clock:
@@ -52,20 +53,28 @@ class Clock:
         """
         if now_ms is None:
             now_ms = self.wall_ms()
-        fresh = int.from_bytes(os.urandom(10), "big") & _COUNTER_MASK
         with self._mutex:
-            if now_ms > self._last_ms:
-                self._last_ms = now_ms
+            return self._next(now_ms, os.urandom(_FRESH_BYTES))
+
+    def new_ids(self, count: int) -> list[str]:
+        """So many of them, in order."""
+        now_ms = self.wall_ms()
+        fresh = os.urandom(_FRESH_BYTES * count)
+        with self._mutex:
+            return [self._next(now_ms, fresh[at : at + _FRESH_BYTES]) for at in range(0, len(fresh), _FRESH_BYTES)]
+
+    def _next(self, now_ms: int, chance: bytes) -> str:
+        fresh = int.from_bytes(chance, "big") & _COUNTER_MASK
+        if now_ms > self._last_ms:
+            self._last_ms = now_ms
+            self._counter = fresh >> 1
+        else:
+            self._counter += 1 + (fresh & 0xFFFFFFFF)
+            if self._counter > _COUNTER_MASK:
+                self._last_ms += 1
                 self._counter = fresh >> 1
-            else:
-                self._counter += 1 + (fresh & 0xFFFFFFFF)
-                if self._counter > _COUNTER_MASK:
-                    self._last_ms += 1
-                    self._counter = fresh >> 1
-            ms, counter = self._last_ms, self._counter
-        high = (ms << 16) | 0x7000 | (counter >> 62)
-        low = (0b10 << 62) | (counter & _RAND_B_MASK)
-        text = f"{high:016x}{low:016x}"
+        counter = self._counter
+        text = f"{(self._last_ms << 16) | 0x7000 | (counter >> 62):016x}{(0b10 << 62) | (counter & _RAND_B_MASK):016x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

@@ -201,14 +201,12 @@ class Side:
             "headers": dict(info.headers),
             "content_type": info.content_type,
             "dedup_key": info.dedup_key,
-            "history": [self.failure(each) for each in info.history if each.outcome in FAILURES],
+            "history": [self.failure(info.id, each) for each in info.history if each.outcome in FAILURES],
         }
 
-    def failure(self, attempt: Attempt) -> tuple[object, ...]:
-        receipt = (
-            next((each for each in self.receipts if each.endswith(attempt.nonce)), None) if attempt.nonce else None
-        )
-        known = None if receipt is None else self.receipts.index(receipt)
+    def failure(self, id: str, attempt: Attempt) -> tuple[object, ...]:
+        receipt = f"{id}.{attempt.nonce}"
+        known = self.receipts.index(receipt) if receipt in self.receipts else None
         return (attempt.attempt, attempt.outcome, attempt.reason, attempt.ended_at_ms, known)
 
     def counts(self) -> dict[str, object]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from spoolq import validate
 from spoolq.errors import MessageTooLarge, StorageError
@@ -22,8 +21,7 @@ CHUNK_BYTES = 1 << 20
 Ask = Callable[[Call], list[Row]]
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """A body that is where it belongs: here, or in so many chunks."""
 
     whole: bytes | None
@@ -33,6 +31,8 @@ class Body:
 
 def put(ask: Ask, message_id: str, body: bytes | bytearray | memoryview | BinaryIO, most: int) -> Body:
     """Read a body to its end and put it in the database where it is large. most: limits.body_bytes, 0 for none."""
+    if type(body) is bytes and len(body) <= INLINE_BYTES and not 0 < most < len(body):
+        return Body(body, len(body))
     if isinstance(body, (bytes, bytearray, memoryview)):
         whole = bytes(body)
         _check(len(whole), most)

@@ -31,7 +31,7 @@ from spoolq.errors import (
     UnknownFormat,
     Unreachable,
 )
-from spoolq.postgres import statements
+from spoolq.postgres import arrays, statements
 from spoolq.postgres.address import Address
 
 RETRY_S = 30.0
@@ -111,6 +111,7 @@ class Database:
         """Carry it out in the caller's own transaction: once, whatever comes."""
         try:
             with connection.cursor(binary=True, row_factory=psycopg.rows.tuple_row) as cursor:
+                arrays.register(cursor)
                 return cursor.execute(call.sql, call.parameters).fetchall()
         except psycopg.Error as error:
             raise self.error_of(error, call, sent=False) from error
@@ -214,6 +215,7 @@ class Database:
 
 
 def _configure(connection: psycopg.Connection[Row]) -> None:
+    arrays.register(connection)
     connection.execute(statements.SESSION)
 
 

@@ -89,6 +89,23 @@ DECLARE
     left_out uuid[] := '{}';
 BEGIN
     is_awaited := q.awaited_until_ms > at_ms AND NOT q.paused;
+    -- Nothing but bodies, as most are: half the work.
+    IF NOT p_again AND q.limit_messages = 0 AND q.limit_bytes = 0
+        AND num_nonnulls(p_chunks, p_priorities, p_delays_ms, p_ttls_ms, p_names, p_metas, p_keys, p_groups) = 0 THEN
+        WITH made AS (
+            INSERT INTO spoolq.messages (
+                id, queue, state, priority, body_bytes, enqueued_at_ms, changed_at_ms, expires_at_ms, body
+            )
+            SELECT
+                each.id, p_queue, 'ready', 5, octet_length(each.body), each.enqueued_at_ms, at_ms,
+                CASE WHEN q.ttl_ms > 0 THEN at_ms + q.ttl_ms END, each.body
+            FROM (SELECT unnest(p_ids) AS id, unnest(p_bodies) AS body, unnest(p_enqueued_at_ms) AS enqueued_at_ms) AS each
+            RETURNING body_bytes
+        )
+        INSERT INTO spoolq.deltas (queue, minute, ready, ready_bytes, enqueued)
+        SELECT p_queue, at_ms / 60000, count(*), sum(body_bytes), count(*) FROM made;
+        RETURN;
+    END IF;
     IF q.limit_messages > 0 OR q.limit_bytes > 0 THEN
         PERFORM pg_advisory_xact_lock(hashtextextended('spoolq limits/' || p_queue, 0));
     END IF;
@@ -96,8 +113,11 @@ BEGIN
         PERFORM spoolq.lock_groups(p_queue, p_groups);
     END IF;
     IF p_again THEN
+        -- There, or there a moment ago: nobody asks again after more than a minute.
         left_out := ARRAY(
-            SELECT id FROM spoolq.messages WHERE id = ANY (p_ids) UNION SELECT id FROM spoolq.receipts WHERE id = ANY (p_ids)
+            SELECT id FROM spoolq.messages WHERE id = ANY (p_ids) UNION
+            SELECT each.id FROM spoolq.receipts AS r, unnest(r.ids) AS each (id)
+            WHERE r.queue = p_queue AND r.until_at_ms > at_ms + 300000 AND each.id = ANY (p_ids)
         );
     END IF;
     IF p_keys IS NOT NULL THEN
@@ -136,6 +156,34 @@ BEGIN
     IF p_groups IS NOT NULL THEN
         PERFORM spoolq.settle_groups(p_queue, p_groups);
     END IF;
+END $$;
+
+-- One with nothing but a body, and perhaps headers and a name: whether somebody waits.
+CREATE FUNCTION spoolq.enqueue_one(
+    p_queue integer, p_id uuid, p_body bytea, p_enqueued_at_ms bigint, p_priority smallint, p_name text, p_meta text,
+    p_again boolean
+) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    q spoolq.queues := spoolq.queue_row(p_queue);
+    at_ms bigint := spoolq.now_ms();
+BEGIN
+    IF p_again OR q.limit_messages > 0 OR q.limit_bytes > 0 THEN
+        RETURN (
+            SELECT made.is_awaited FROM spoolq.enqueue(
+                p_queue, ARRAY[p_id], ARRAY[p_body], NULL, NULL, ARRAY[p_enqueued_at_ms], ARRAY[p_priority], NULL, NULL,
+                ARRAY[p_name], ARRAY[p_meta], NULL, NULL, p_again
+            ) AS made
+        );
+    END IF;
+    INSERT INTO spoolq.messages (
+        id, queue, state, priority, body_bytes, enqueued_at_ms, changed_at_ms, expires_at_ms, name, meta, body
+    ) VALUES (
+        p_id, p_queue, 'ready', p_priority, octet_length(p_body), p_enqueued_at_ms, at_ms,
+        CASE WHEN q.ttl_ms > 0 THEN at_ms + q.ttl_ms END, p_name, p_meta, p_body
+    );
+    INSERT INTO spoolq.deltas (queue, minute, ready, ready_bytes, enqueued)
+        VALUES (p_queue, at_ms / 60000, 1, octet_length(p_body), 1);
+    RETURN q.awaited_until_ms > at_ms AND NOT q.paused;
 END $$;
 
 -- The id that each message stands for: its own, or that of the first with its key.
@@ -191,7 +239,7 @@ $$;
 
 -- A delivery -------------------------------------------------------------------------------------------------------------
 
--- Claims; each nonce is p_nonce and a number. p_again, or a mark: what was claimed so before is answered again.
+-- Claims, all by p_nonce, which nobody has used before. p_again, or a mark: what was claimed so before is answered again.
 CREATE FUNCTION spoolq.claim(
     p_queue integer, p_count integer, p_nonce text, p_mark text, p_holder text, p_lease_ms bigint, p_again boolean,
     p_inline bigint
@@ -210,7 +258,7 @@ BEGIN
             CASE WHEN m.body_bytes <= p_inline THEN m.body END
         FROM spoolq.messages AS m
         WHERE m.queue = p_queue AND m.state = 'claimed'
-            AND CASE WHEN p_mark IS NULL THEN starts_with(m.nonce, p_nonce) ELSE m.mark = p_mark END
+            AND CASE WHEN p_mark IS NULL THEN m.nonce = p_nonce ELSE m.mark = p_mark END
         ORDER BY m.priority DESC, m.id;
         IF FOUND THEN
             RETURN;
@@ -220,21 +268,20 @@ BEGIN
     IF q.paused THEN
         RETURN;
     END IF;
+    -- By ctid, which stays while the row is locked. By id a plan may read that index from its beginning, past all that is done.
     RETURN QUERY
     WITH chosen AS (
-        SELECT m.id, m.changed_at_ms FROM spoolq.messages AS m
+        SELECT m.ctid AS place, m.changed_at_ms FROM spoolq.messages AS m
         WHERE m.queue = p_queue AND m.state = 'ready' AND NOT m.held AND (m.expires_at_ms IS NULL OR m.expires_at_ms > at_ms)
         ORDER BY m.priority DESC, m.id LIMIT p_count FOR UPDATE SKIP LOCKED
-    ), numbered AS (
-        SELECT chosen.id, chosen.changed_at_ms, to_hex(row_number() OVER ()) AS number FROM chosen
     ), taken AS (
         UPDATE spoolq.messages AS m SET
-            state = 'claimed', attempts = m.attempts + 1, nonce = p_nonce || n.number, mark = p_mark, holder = p_holder,
+            state = 'claimed', attempts = m.attempts + 1, nonce = p_nonce, mark = p_mark, holder = p_holder,
             changed_at_ms = at_ms, deadline_at_ms = at_ms + coalesce(p_lease_ms, q.lease_ms)
-        FROM numbered AS n WHERE m.id = n.id
+        FROM chosen WHERE m.ctid = chosen.place
         RETURNING
-            m.id, m.nonce, m.attempts, m.priority, m.name, m.body_bytes, m.enqueued_at_ms, m.meta, m.grp,
-            CASE WHEN m.body_bytes <= p_inline THEN m.body END AS body, greatest(at_ms - n.changed_at_ms, 0) AS waited_ms
+            m.id, m.attempts, m.priority, m.name, m.body_bytes, m.enqueued_at_ms, m.meta, m.grp,
+            CASE WHEN m.body_bytes <= p_inline THEN m.body END AS body, greatest(at_ms - chosen.changed_at_ms, 0) AS waited_ms
     ), noted AS (
         INSERT INTO spoolq.deltas (queue, minute, ready, ready_bytes, claimed, claimed_bytes, wait_ms, waits)
         SELECT
@@ -243,26 +290,32 @@ BEGIN
         FROM taken HAVING count(*) > 0
     )
     SELECT
-        taken.id, taken.nonce, taken.attempts, taken.priority, taken.name, taken.body_bytes, taken.enqueued_at_ms, taken.meta,
+        taken.id, p_nonce, taken.attempts, taken.priority, taken.name, taken.body_bytes, taken.enqueued_at_ms, taken.meta,
         taken.grp, taken.body
     FROM taken ORDER BY taken.priority DESC, taken.id;
 END $$;
 
--- Answers the places (from 1) of those whose claim had ended.
+-- Answers the places (from 1) of those whose claim had ended. What has a deadline is claimed: said so, no plan takes the
+-- index of the claimed, which may be many, for the ids.
 CREATE FUNCTION spoolq.acknowledge(p_queue integer, p_ids uuid[], p_nonces text[]) RETURNS integer[] LANGUAGE plpgsql AS $$
 DECLARE
     q spoolq.queues := spoolq.queue_row(p_queue);
     at_ms bigint := spoolq.now_ms();
-    groups text[] := spoolq.lock_groups_of(p_queue, p_ids);
+    groups text[];
     settled integer;
 BEGIN
+    IF EXISTS (
+        SELECT FROM spoolq.messages WHERE queue = p_queue AND grp IS NOT NULL AND state IN ('ready', 'scheduled', 'claimed')
+    ) THEN
+        groups := spoolq.lock_groups_of(p_queue, p_ids);
+    END IF;
     IF q.done_ms = 0 THEN
         settled := spoolq.finish(p_queue, p_ids, p_nonces, at_ms);
     ELSE
         WITH held AS (
-            SELECT id, changed_at_ms AS since_ms FROM spoolq.messages
-            WHERE id = ANY (p_ids) AND queue = p_queue AND state = 'claimed' AND nonce = p_nonces[array_position(p_ids, id)]
-            FOR UPDATE
+            SELECT m.id, m.changed_at_ms AS since_ms
+            FROM (SELECT unnest(p_ids) AS id, unnest(p_nonces) AS nonce) AS asked JOIN spoolq.messages AS m USING (id, nonce)
+            WHERE m.queue = p_queue AND m.deadline_at_ms IS NOT NULL FOR UPDATE OF m
         ), ended AS (
             UPDATE spoolq.messages AS m SET
                 state = 'done', changed_at_ms = at_ms, deadline_at_ms = NULL, mark = NULL, holder = NULL, reason = ''
@@ -291,12 +344,12 @@ DECLARE
     settled integer;
 BEGIN
     WITH ended AS (
-        DELETE FROM spoolq.messages
-        WHERE id = ANY (p_ids) AND queue = p_queue AND state = 'claimed' AND nonce = p_nonces[array_position(p_ids, id)]
-        RETURNING id, nonce, body_bytes, chunks, greatest(p_at_ms - changed_at_ms, 0) AS taken_ms
+        DELETE FROM spoolq.messages AS m USING (SELECT unnest(p_ids) AS id, unnest(p_nonces) AS nonce) AS asked
+        WHERE m.id = asked.id AND m.nonce = asked.nonce AND m.queue = p_queue AND m.deadline_at_ms IS NOT NULL
+        RETURNING m.id, m.nonce, m.body_bytes, m.chunks, greatest(p_at_ms - m.changed_at_ms, 0) AS taken_ms
     ), remembered AS (
-        INSERT INTO spoolq.receipts (id, queue, nonce, until_at_ms) SELECT id, p_queue, nonce, p_at_ms + 600000 FROM ended
-        ON CONFLICT (id) DO UPDATE SET nonce = excluded.nonce, until_at_ms = excluded.until_at_ms
+        INSERT INTO spoolq.receipts (queue, until_at_ms, nonce, ids)
+        SELECT p_queue, p_at_ms + 600000, nonce, array_agg(id) FROM ended GROUP BY nonce
     ), parts AS (
         DELETE FROM spoolq.chunks WHERE id = ANY (ARRAY(SELECT id FROM ended WHERE ended.chunks > 0))
     )
@@ -318,7 +371,8 @@ BEGIN
             SELECT FROM spoolq.messages AS m
             WHERE m.id = asked.id AND m.queue = p_queue AND m.state = 'done' AND m.nonce = asked.nonce
         ) AND NOT EXISTS (
-            SELECT FROM spoolq.receipts AS r WHERE r.id = asked.id AND r.nonce = asked.nonce AND r.until_at_ms > p_at_ms
+            SELECT FROM spoolq.receipts AS r
+            WHERE r.nonce = asked.nonce AND asked.id = ANY (r.ids) AND r.queue = p_queue AND r.until_at_ms > p_at_ms
         ) ORDER BY asked.place
     );
 END $$;
@@ -652,10 +706,9 @@ BEGIN
     ), parts AS (
         DELETE FROM spoolq.chunks WHERE id IN (SELECT id FROM gone WHERE gone.chunks > 0)
     ), remembered AS (
-        INSERT INTO spoolq.receipts (id, queue, nonce, until_at_ms)
-        SELECT id, p_queue, nonce, changed_at_ms + 600000 FROM gone
-        WHERE state = 'done' AND nonce IS NOT NULL AND changed_at_ms + 600000 > p_at_ms
-        ON CONFLICT (id) DO UPDATE SET nonce = excluded.nonce, until_at_ms = excluded.until_at_ms
+        INSERT INTO spoolq.receipts (queue, until_at_ms, nonce, ids)
+        SELECT p_queue, max(changed_at_ms) + 600000, nonce, array_agg(id) FROM gone
+        WHERE state = 'done' AND nonce IS NOT NULL AND changed_at_ms + 600000 > p_at_ms GROUP BY nonce
     ), noted AS (
         SELECT spoolq.note_gone(p_queue, p_at_ms, state, count(*), sum(body_bytes)::bigint), count(*) AS gone FROM gone GROUP BY state
     )
@@ -709,11 +762,12 @@ DECLARE
 BEGIN
     cleaned := spoolq.clean(p_queue, p_limit, false);
     did := did OR cleaned.done = p_limit OR cleaned.dead = p_limit;
+    -- Many at once: as many may come in a second, and not everybody who looks after the queue does so more often.
     DELETE FROM spoolq.keys WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM spoolq.keys WHERE queue = p_queue AND until_at_ms <= at_ms LIMIT p_limit FOR UPDATE SKIP LOCKED
+        SELECT ctid FROM spoolq.keys WHERE queue = p_queue AND until_at_ms <= at_ms LIMIT 10000 FOR UPDATE SKIP LOCKED
     ));
     DELETE FROM spoolq.receipts WHERE ctid = ANY (ARRAY(
-        SELECT ctid FROM spoolq.receipts WHERE queue = p_queue AND until_at_ms <= at_ms LIMIT p_limit FOR UPDATE SKIP LOCKED
+        SELECT ctid FROM spoolq.receipts WHERE queue = p_queue AND until_at_ms <= at_ms LIMIT 10000 FOR UPDATE SKIP LOCKED
     ));
     DELETE FROM spoolq.minutes WHERE queue = p_queue AND minute < at_ms / 60000 - 8 * 24 * 60;
     PERFORM spoolq.drop_upload(id) FROM (

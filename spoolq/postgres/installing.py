@@ -15,9 +15,9 @@ from spoolq.postgres import statements
 from spoolq.postgres.address import Address, parse
 from spoolq.postgres.connection import Call, Database
 
-VERSION = 1
+VERSION = 2
 
-UPGRADES: Mapping[int, str] = {}
+UPGRADES: Mapping[int, str] = {1: statements.UPGRADE_1}
 """What changes the tables from this version to the next. Functions are replaced as a whole."""
 
 

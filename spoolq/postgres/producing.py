@@ -7,18 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from spoolq import validate
 from spoolq.clock import id_time_ms
 from spoolq.models import DEFAULT_PRIORITY, NewMessage
 from spoolq.postgres import statements, values
+from spoolq.postgres.arrays import Bodies, Instants, Uuid, Uuids
 from spoolq.postgres.bodies import Body
 from spoolq.postgres.connection import Call
 from spoolq.spool.names import clean_name
 
 BATCH_MESSAGES = 500
 BATCH_BYTES = 8 << 20
+
+_NOTHING = (None,) * 7
 
 AnyBody = bytes | bytearray | memoryview | BinaryIO
 
@@ -50,18 +53,26 @@ class Asked:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+PLAIN = Asked()
+"""Nothing."""
+
+
+class Ready(NamedTuple):
     """A message that has its id, and its body where it belongs."""
 
     id: str
     body: Body
     asked: Asked
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether `enqueue_one` does: whole, due at once, and nothing that others are looked at for."""
+        asked = self.asked
+        return not (self.body.chunks or asked.delay_s or asked.ttl_s is not None or asked.dedup_key or asked.group)
 
-def asked_of(new: NewMessage) -> Asked:
-    """What comes with a message."""
-    return Asked(
+
+def _asked_of(new: NewMessage) -> Asked:
+    asked = Asked(
         priority=new.priority,
         delay_s=new.delay_s,
         headers=new.headers,
@@ -71,41 +82,41 @@ def asked_of(new: NewMessage) -> Asked:
         group=new.group,
         ttl_s=new.ttl_s,
     )
+    return PLAIN if asked == PLAIN else asked
 
 
-def batches(messages: Iterable[NewMessage | bytes]) -> Iterator[list[NewMessage]]:
+def batches(messages: Iterable[NewMessage | bytes]) -> Iterator[list[tuple[bytes, Asked]]]:
     """Checked messages, so many together as go into one call."""
-    batch: list[NewMessage] = []
+    batch: list[tuple[bytes, Asked]] = []
     size = 0
     for each in messages:
-        new = validate.as_new_message(each)
-        if batch and (len(batch) >= BATCH_MESSAGES or size + len(new.body) > BATCH_BYTES):
+        if type(each) is bytes:
+            body, asked = each, PLAIN
+        else:
+            new = validate.as_new_message(each)
+            body, asked = new.body, _asked_of(new)
+        if batch and (len(batch) >= BATCH_MESSAGES or size + len(body) > BATCH_BYTES):
             yield batch
             batch, size = [], 0
-        batch.append(new)
-        size += len(new.body)
+        batch.append((body, asked))
+        size += len(body)
     if batch:
         yield batch
 
 
 def call(queue_id: int, ready: Sequence[Ready], op: str) -> Call:
     """The call that enqueues them, in one transaction."""
-    if len(ready) == 1 and not (ready[0].body.chunks or ready[0].asked.dedup_key or ready[0].asked.group):
+    if len(ready) == 1 and ready[0].is_plain:
         return _call_of_one(queue_id, ready[0], op)
-    labels = [clean_name(each.asked.name) or None if each.asked.name is not None else None for each in ready]
+    asked = [each.asked for each in ready]
+    bodies = [each.body for each in ready]
     columns = (
-        [each.id for each in ready],
-        [each.body.whole for each in ready],
-        _given([each.body.size if each.body.chunks else None for each in ready]),
-        _given([each.body.chunks or None for each in ready]),
-        [id_time_ms(each.id) for each in ready],
-        _given([None if each.asked.priority == DEFAULT_PRIORITY else each.asked.priority for each in ready]),
-        _given([values.ms(each.asked.delay_s) or None for each in ready]),
-        _given([None if each.asked.ttl_s is None else values.ms(each.asked.ttl_s) for each in ready]),
-        _given([None if label is None else statements.storable(label) for label in labels]),
-        _given([_meta(each.asked, label) for each, label in zip(ready, labels, strict=True)]),
-        _given([each.asked.dedup_key for each in ready]),
-        _given([each.asked.group for each in ready]),
+        Uuids([each.id for each in ready]),
+        Bodies([each.whole for each in bodies]),
+        _given([each.size if each.chunks else None for each in bodies]),
+        _given([each.chunks or None for each in bodies]),
+        Instants([id_time_ms(each.id) for each in ready]),
+        *(_NOTHING if all(each is PLAIN for each in asked) else _columns(asked)),
     )
     return Call(
         op=op,
@@ -116,17 +127,29 @@ def call(queue_id: int, ready: Sequence[Ready], op: str) -> Call:
     )
 
 
+def _columns(asked: Sequence[Asked]) -> tuple[list[Any] | None, ...]:
+    """Priorities, delays, times to live, names, metadata, keys and groups."""
+    labels = [clean_name(each.name) or None if each.name is not None else None for each in asked]
+    return (
+        _given([None if each.priority == DEFAULT_PRIORITY else each.priority for each in asked]),
+        _given([values.ms(each.delay_s) or None for each in asked]),
+        _given([None if each.ttl_s is None else values.ms(each.ttl_s) for each in asked]),
+        _given([None if label is None else statements.storable(label) for label in labels]),
+        _given([_meta(each, label) for each, label in zip(asked, labels, strict=True)]),
+        _given([each.dedup_key for each in asked]),
+        _given([each.group for each in asked]),
+    )
+
+
 def _call_of_one(queue_id: int, each: Ready, op: str) -> Call:
     asked = each.asked
     label = None if asked.name is None else clean_name(asked.name) or None
     fixed = (
         queue_id,
-        each.id,
+        Uuid(each.id),
         each.body.whole,
         id_time_ms(each.id),
         asked.priority,
-        values.ms(asked.delay_s) or None,
-        None if asked.ttl_s is None else values.ms(asked.ttl_s),
         None if label is None else statements.storable(label),
         _meta(asked, label),
     )
@@ -134,6 +157,8 @@ def _call_of_one(queue_id: int, each: Ready, op: str) -> Call:
 
 
 def _meta(asked: Asked, label: str | None) -> str | None:
+    if asked is PLAIN:
+        return None
     return values.meta_text(
         {
             "headers": dict(asked.headers),

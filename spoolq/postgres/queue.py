@@ -32,6 +32,7 @@ from spoolq.models import (
     Stats,
 )
 from spoolq.postgres import bodies, producing, statements, values
+from spoolq.postgres.arrays import Texts, Uuids
 from spoolq.postgres.connection import Call, Database, Row, Rows
 from spoolq.postgres.consuming import Consumer, PostgresSlot, pace_s
 from spoolq.postgres.dead_letters import PostgresDeadLetters
@@ -154,11 +155,10 @@ class PostgresQueue(Queue):
         ids: list[str] = []
         for batch in producing.batches(messages):
             most = self._most_bytes()
-            ready: list[Ready] = []
-            for new in batch:
-                message_id = self.clock.new_id()
-                body = bodies.put(self.database.ask, message_id, new.body, most)
-                ready.append(Ready(message_id, body, producing.asked_of(new)))
+            ready = [
+                Ready(message_id, bodies.put(self.database.ask, message_id, body, most), asked)
+                for message_id, (body, asked) in zip(self.clock.new_ids(len(batch)), batch, strict=True)
+            ]
             ids += self._put(ready, "enqueue_many")
         return ids
 
@@ -247,11 +247,8 @@ class PostgresQueue(Queue):
         lost: list[str] = []
         for at in range(0, len(pairs), _AT_ONCE):
             some = pairs[at : at + _AT_ONCE]
-            ids, nonces = [pair[0] for pair in some], [pair[1] for pair in some]
-            if len(some) == 1:
-                places = self._one("acknowledge", statements.ACKNOWLEDGE_ONE, self.id, *some[0], repeats=True)
-            else:
-                places = self._one("acknowledge", statements.ACKNOWLEDGE, self.id, ids, nonces, repeats=True)
+            ids, nonces = Uuids([pair[0] for pair in some]), Texts([pair[1] for pair in some])
+            places = self._one("acknowledge", statements.ACKNOWLEDGE, self.id, ids, nonces, repeats=True)
             lost += [given[at + place - 1] for place in places]
         self._ended(given)
         return lost
@@ -474,12 +471,12 @@ class PostgresQueue(Queue):
         return False
 
     def keep_in_order(self) -> None:
-        """A little of `maintain`, once a second, by whoever enqueues or dequeues."""
+        """A little of `maintain`, once a second, by whoever enqueues or dequeues; as much as they can make due."""
         now_s = self.clock.mono_s()
         if now_s < self._keep_next_s:
             return
         self._keep_next_s = now_s + _KEEP_EVERY_S
-        self.maintain(budget_s=0)
+        self.maintain()
 
     def clean(self, *, dry_run: bool = False, progress: Progress | None = None) -> dict[str, int]:
         """Delete what retention says, a thousand a transaction; returns counts and bytes by state."""

@@ -1,4 +1,4 @@
--- The tables of the PostgreSQL engine, version 1. What happens to a message is in functions.sql.
+-- The tables of the PostgreSQL engine, version 2. What happens to a message is in functions.sql.
 -- Changing this: add the step from the last version to UPGRADES in installing.py, and raise VERSION there.
 -- Instants are UTC milliseconds by the database's clock, which alone decides what is due and which lease has ended.
 
@@ -89,8 +89,9 @@ CREATE TABLE spoolq.keys (
 );
 CREATE INDEX keys_until ON spoolq.keys (queue, until_at_ms);
 
--- Acknowledged receipts whose message is gone.
-CREATE TABLE spoolq.receipts (id uuid PRIMARY KEY, queue integer NOT NULL, nonce text NOT NULL, until_at_ms bigint NOT NULL);
+-- Acknowledged receipts whose message is gone. What was claimed at once has one nonce, and mostly ends at once.
+CREATE TABLE spoolq.receipts (queue integer NOT NULL, until_at_ms bigint NOT NULL, nonce text NOT NULL, ids uuid[] NOT NULL);
+CREATE INDEX receipts_nonce ON spoolq.receipts (nonce);
 CREATE INDEX receipts_until ON spoolq.receipts (queue, until_at_ms);
 
 -- Counts. A transaction adds a row to deltas, which nobody waits for; a row that all update would be held to the end of

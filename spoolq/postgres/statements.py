@@ -32,6 +32,18 @@ FUNCTIONS = (
     " WHERE pronamespace = 'spoolq'::regnamespace AND %s"
 )
 
+UPGRADE_1 = """
+ALTER TABLE spoolq.receipts RENAME TO receipts_1;
+DROP INDEX spoolq.receipts_until;
+CREATE TABLE spoolq.receipts (
+    queue integer NOT NULL, until_at_ms bigint NOT NULL, nonce text NOT NULL, ids uuid[] NOT NULL
+);
+INSERT INTO spoolq.receipts SELECT queue, until_at_ms, nonce, ARRAY[id] FROM spoolq.receipts_1;
+DROP TABLE spoolq.receipts_1;
+CREATE INDEX receipts_nonce ON spoolq.receipts (nonce);
+CREATE INDEX receipts_until ON spoolq.receipts (queue, until_at_ms);
+"""
+
 QUEUE = "SELECT id, settings FROM spoolq.queues WHERE name = %s"
 SETTINGS = "SELECT settings FROM spoolq.queues WHERE id = %s"
 NAMES = "SELECT name FROM spoolq.queues ORDER BY name <> 'default', name"
@@ -50,15 +62,11 @@ CHANGE_SETTINGS = (
 )
 
 ENQUEUE = (
-    "SELECT known::text[], is_awaited FROM spoolq.enqueue(%s, %s::uuid[], %b::bytea[], %s::bigint[], %s::integer[],"
-    " %s::bigint[], %s::smallint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s)"
+    "SELECT known::text[], is_awaited FROM spoolq.enqueue(%s, %b, %b, %s::bigint[], %s::integer[],"
+    " %b, %s::smallint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s)"
 )
-# Alone, as most are, and with none of what several messages share: values instead of arrays are half the work to send.
-ENQUEUE_ONE = (
-    "SELECT known::text[], is_awaited FROM spoolq.enqueue(%s, ARRAY[%s::uuid], ARRAY[%b::bytea], NULL, NULL,"
-    " ARRAY[%s::bigint], ARRAY[%s::smallint], ARRAY[%s::bigint], ARRAY[%s::bigint], ARRAY[%s::text], ARRAY[%s::text],"
-    " NULL, NULL, %s)"
-)
+# Alone, as most are, and with none of what several messages share.
+ENQUEUE_ONE = "SELECT NULL, spoolq.enqueue_one(%s, %b, %b, %s::bigint, %s::smallint, %s, %s, %s)"
 ADD_CHUNK = "SELECT spoolq.add_chunk(%s, %s, %b)"
 DROP_UPLOAD = "SELECT spoolq.drop_upload(%s)"
 CHUNK = "SELECT data FROM spoolq.chunks WHERE id = %s AND number = %s"
@@ -67,8 +75,7 @@ CLAIM = (
     "SELECT id::text, nonce, attempts, priority, name, body_bytes, enqueued_at_ms, meta, grp, body"
     " FROM spoolq.claim(%s, %s, %s, %s, %s, %s, %s, %s)"
 )
-ACKNOWLEDGE = "SELECT spoolq.acknowledge(%s, %s::uuid[], %s::text[])"
-ACKNOWLEDGE_ONE = "SELECT spoolq.acknowledge(%s, ARRAY[%s::uuid], ARRAY[%s::text])"
+ACKNOWLEDGE = "SELECT spoolq.acknowledge(%s, %b, %b)"
 FAIL = "SELECT spoolq.fail(%s, %s::uuid, %s, %s, %s, %s, %s, %s, %s)"
 RELEASE = "SELECT spoolq.release(%s, %s::uuid, %s)"
 EXTEND = "SELECT spoolq.extend(%s, %s::uuid, %s, %s)"

@@ -5,12 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import psycopg
 import pytest
 
 from spoolq.errors import LeaseLost, NotASpool, OutcomeUnknown, QueueNotFound, UnknownFormat, Unreachable
-from spoolq.postgres import connection, init, upgrade
+from spoolq.postgres import connection, init, installing, upgrade
 from spoolq.queue import create_queue, delete_queue, list_queues
 from spoolq.queue import open_queue as open_any
 from spoolq.settings import Settings
@@ -227,9 +228,35 @@ def test_an_upgrade_keeps_everything(empty_database):
     init(empty_database)
     with open_any(empty_database) as queue:
         message_id = queue.enqueue(b"x")
-    assert upgrade(empty_database) == 1
+    assert upgrade(empty_database) == installing.VERSION
     with open_any(empty_database) as queue:
         assert queue.dequeue().id == message_id
+
+
+RECEIPTS_1 = """
+DROP TABLE spoolq.receipts;
+CREATE TABLE spoolq.receipts (
+    id uuid PRIMARY KEY, queue integer NOT NULL, nonce text NOT NULL, until_at_ms bigint NOT NULL
+);
+CREATE INDEX receipts_until ON spoolq.receipts (queue, until_at_ms);
+UPDATE spoolq.version SET version = 1
+"""
+
+
+def test_the_first_version_is_upgraded(empty_database):
+    """Receipts were remembered one by one: those it remembers still are."""
+    init(empty_database)
+    id, until_ms = "01a20edd-caa1-71ea-9d96-adaf7a5dd8af", time.time_ns() // 1_000_000 + 600_000
+    with psycopg.connect(empty_database, autocommit=True) as admin:
+        admin.execute(RECEIPTS_1)
+        admin.execute("INSERT INTO spoolq.receipts SELECT %s, id, 'tabc', %s FROM spoolq.queues", (id, until_ms))
+    with pytest.raises(UnknownFormat, match="engine upgrade"):
+        open_any(empty_database)
+    assert upgrade(empty_database) == 1
+    with open_any(empty_database) as queue:
+        queue.acknowledge(f"{id}.tabc")
+        with pytest.raises(LeaseLost):
+            queue.acknowledge(f"{id}.tabd")
 
 
 def test_another_version_is_refused(empty_database):
