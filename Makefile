@@ -9,7 +9,7 @@ PYTEST_STATUS ?=
 BIN := .venv/bin
 UV := $(BIN)/python -m uv
 # A command, and after a colon the Debian package that has it, where that is called otherwise.
-APT_TOOLS := strace dash curl chromium mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs
+APT_TOOLS := strace dash curl chromium mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs faketime
 # Debian keeps PostgreSQL's programs out of every PATH.
 NO_CLUSTER := /etc/postgresql-common/createcluster.conf
 LIBFUSE := /lib/*/libfuse.so.2 /usr/lib/libfuse.so.2 /usr/lib64/libfuse.so.2

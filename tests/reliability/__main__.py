@@ -76,7 +76,10 @@ SUITES = (
     Suite("snapshots", ("tests/reliability/test_snapshots.py",)),
     Suite("block prefixes", ("tests/reliability/test_block_prefixes.py",)),
     Suite("storm of kills", ("tests/reliability/test_storm.py", "tests/spool/test_kill.py"), 1),
-    Suite("fencing and clocks", ("tests/spool/test_clocks.py", "tests/spool_format/test_claims.py")),
+    Suite(
+        "fencing and clocks",
+        ("tests/spool/test_clocks.py", "tests/spool_format/test_claims.py", "tests/reliability/test_wall_clock.py"),
+    ),
     Suite(
         "full and read-only disks",
         ("tests/faults/test_real_disks.py", "tests/reliability/test_full_disk.py", "tests/reliability/test_quota.py"),

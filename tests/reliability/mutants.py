@@ -9,6 +9,7 @@ import os
 
 import pytest
 
+from spoolq.clock import Clock
 from spoolq.models import NewMessage
 from spoolq.relay import carrying
 from spoolq.spool import consumer, drops, files, index, producer, recovery
@@ -30,6 +31,7 @@ __all__ = [
     "acknowledge_without_a_fence",
     "acknowledge_without_a_fence_or_lock",
     "any_host_is_ours",
+    "boot_clock_by_the_wall",
     "damage_unseen",
     "deaf_to_deaths",
     "fsync_tried_again",
@@ -84,6 +86,11 @@ def lease_ignored(patch: pytest.MonkeyPatch) -> None:
     claims_past = Index.claims_past
     patch.setattr(Index, "claims_past", lambda self, now, limit: claims_past(self, now + 10**12, limit))
     patch.setattr(recovery.looks, "overdue", lambda db, boot, wall: (True, False))
+
+
+def boot_clock_by_the_wall(patch: pytest.MonkeyPatch) -> None:
+    """A lease ends when the wall clock says so, in a real process."""
+    patch.setattr(Clock, "boot_ms", Clock.wall_ms)
 
 
 def lock_of_the_holder_ignored(patch: pytest.MonkeyPatch) -> None:
