@@ -139,12 +139,15 @@ class Scanner:
                     return 0
                 if os.path.lexists(path) and os.path.lexists(own):
                     return self._separate(index, path, own, plain)
+            target = path_in(directory.new, plain)
             try:
-                directory.files.rename_new(path, path_in(directory.new, plain))
+                # The same where the other of its id is a directory, and so neither has a row.
+                if target != path:
+                    directory.files.rename_new(path, target)
             except FileNotFoundError:  # RACE: moved by hand again.
                 return 0
             except FileExistsError:
-                return self._separate(index, path, path_in(directory.new, plain), plain)
+                return self._separate(index, path, target, plain)
             return self._add(index, format_name(*plain), plain)
 
     def _add_missing(self, missing: list[tuple[str, Name]]) -> int:

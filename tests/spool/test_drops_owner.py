@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import sqlite3
 import tempfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from spoolq.clock import Clock
 from spoolq.spool.queue import SpoolQueue
 from tests.helpers import needs, wait_for
-from tests.spool.helpers import NOBODY, ChildError, in_fork
+from tests.spool.helpers import NOBODY, ChildError, drain, in_fork
 
 SETTLE_S = 0.3
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -147,6 +149,31 @@ def test_a_directory_under_a_messages_name_holds_up_nobody(spool, stranger, mode
     assert what.startswith(f"new/{ID},p=9 is not taken in: ")
     assert path.exists()
     path.rmdir()
+
+
+@pytest.mark.parametrize("name", [",p=0", ",p=9", ",n=a", ",a=1", ",a=1,r=t0123456789ab"])
+@pytest.mark.parametrize("rows", [True, False])
+def test_a_directory_under_the_id_of_a_message_takes_nothing_of_it(spool, open_queue, name, rows):
+    """Whichever of the two a listing has first."""
+    queue = open_queue()
+    ids = [queue.enqueue(b"%d" % number, name="n") for number in range(20)]
+    for id in ids:
+        (spool / "new" / f"{id}{name}").mkdir()
+    if not rows:
+        queue.close()
+        for path in spool.glob("index.db*"):
+            path.unlink()
+        queue = open_queue()
+    with closing(sqlite3.connect(spool / "index.db")) as db:
+        db.execute("DELETE FROM messages" if not rows else "UPDATE messages SET label = 'other'")
+        db.commit()
+    got = []
+    wait_for(lambda: got.extend(drain(queue)) or len(got) == 20)
+    assert sorted(got) == sorted(b"%d" % number for number in range(20))
+    for path in (spool / "new").iterdir():
+        path.rmdir()
+    queue.dequeue()
+    queue.check(fix=True)
 
 
 @pytest.mark.parametrize("end", ["message.release()", "queue.give_back(message.id)", "message.requeue(0)"])
