@@ -78,7 +78,10 @@ SUITES = (
     Suite("storm of kills", ("tests/reliability/test_storm.py", "tests/spool/test_kill.py"), 1),
     Suite(
         "fencing and clocks",
-        ("tests/spool/test_clocks.py", "tests/spool_format/test_claims.py", "tests/reliability/test_wall_clock.py"),
+        (
+            *("tests/spool/test_clocks.py", "tests/spool_format/test_claims.py"),
+            *("tests/reliability/test_wall_clock.py", "tests/reliability/test_boots.py"),
+        ),
     ),
     Suite(
         "full and read-only disks",

@@ -15,8 +15,10 @@ from spoolq.relay import carrying
 from spoolq.spool import consumer, drops, files, index, producer, recovery
 from spoolq.spool.directory import QueueDirectory
 from spoolq.spool.files import Files
+from spoolq.spool.holders import read_holder
 from spoolq.spool.index import Index
 from spoolq.spool.probe import Writer
+from spoolq.spool.session import Session
 from spoolq.testing import FakeClock
 from spoolq.web import security
 from tests.crash.test_mutants import (
@@ -30,6 +32,8 @@ from tests.crash.test_mutants import (
 __all__ = [
     "acknowledge_without_a_fence",
     "acknowledge_without_a_fence_or_lock",
+    "alive_by_pid",
+    "any_boot_is_this_one",
     "any_host_is_ours",
     "boot_clock_by_the_wall",
     "damage_unseen",
@@ -96,6 +100,20 @@ def boot_clock_by_the_wall(patch: pytest.MonkeyPatch) -> None:
 def lock_of_the_holder_ignored(patch: pytest.MonkeyPatch) -> None:
     """Nobody lives but oneself."""
     patch.setattr(recovery, "is_alive", lambda directory, name: False)
+
+
+def alive_by_pid(patch: pytest.MonkeyPatch) -> None:
+    """Who has the number that a holder's file names is the one who wrote it."""
+
+    def is_alive(directory: QueueDirectory, name: str) -> bool:
+        return os.path.exists(f"/proc/{read_holder(directory, name).get('pid', 0)}")
+
+    patch.setattr(recovery, "is_alive", is_alive)
+
+
+def any_boot_is_this_one(patch: pytest.MonkeyPatch) -> None:
+    """An index is believed, whichever boot it was written in."""
+    patch.setattr(Session, "_is_of_now", lambda self, info: True)
 
 
 def acknowledge_without_a_fence_or_lock(patch: pytest.MonkeyPatch) -> None:

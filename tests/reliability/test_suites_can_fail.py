@@ -25,6 +25,9 @@ BROKEN = [
 
 if FULL:
     BROKEN += [
+        ("fencing and clocks", "alive_by_pid", "tests/reliability/test_boots.py", "somebody_elses"),
+        ("fencing and clocks", "alive_by_pid", "tests/reliability/test_boots.py", "nobodys_here"),
+        ("fencing and clocks", "any_boot_is_this_one", "tests/reliability/test_boots.py", "after_another_boot"),
         ("full and read-only disks", "no_going_on_without_an_index", "tests/reliability/test_quota.py", "small"),
     ]
 
