@@ -105,7 +105,7 @@ class TokenFile:
             found = os.stat(path)
         except FileNotFoundError:
             return None
-        return found.st_mtime_ns, found.st_ino
+        return found.st_ctime_ns, found.st_ino  # which a chmod changes too
 
 
 def list_tokens(spool: str | os.PathLike[str]) -> list[Token]:

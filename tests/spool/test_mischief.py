@@ -320,6 +320,10 @@ def as_nobody(script, *arguments):
 
 def test_a_dropper_may_drop(shared, open_queue):
     queue = open_queue()
+    modes = {
+        name: stat.S_IMODE((shared / name).stat().st_mode) for name in ("", "new", "tmp", "cur", "meta", "holders")
+    }
+    assert modes == {"": 0o710, "new": 0o3770, "tmp": 0o3770, "cur": 0o700, "meta": 0o700, "holders": 0o700}
     assert as_nobody('echo dropped > "$1/new/job"', shared)
     assert as_nobody('echo aside > "$1/tmp/mine" && mv "$1/tmp/mine" "$1/new/two"', shared)
     got = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 
 from spoolq import tokens
+from spoolq.spool.queue import SpoolQueue
 from spoolq.web import server
+from spoolq.web.app import create_app
 from spoolq.web.security import Names
 from spoolq.web.service import Limits
 from tests.helpers import wait_for
@@ -139,6 +142,21 @@ def test_pages_of_other_sites_may_not_ask(serve: Callable[..., Api], headers: di
         assert "access-control-allow-origin" not in answer.headers
 
 
+def test_a_web_socket_is_closed(spool: Path):
+    """No server of ours speaks them; were it another's, a page of any site could open one."""
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    app = create_app(spool)
+    asyncio.run(app({"type": "websocket", "path": "/dequeue", "headers": []}, receive, send))  # type: ignore[arg-type]
+    assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
 def test_names_are_judged_alone():
     names = Names()
     assert names.is_origin(b"http://localhost:8000", b"localhost:8000")
@@ -230,6 +248,51 @@ def test_what_is_no_token_is_refused(guarded: tuple[Api, dict[str, str]], value:
     assert b"www-authenticate: Bearer" in answer
 
 
+def test_a_token_is_compared_with_every_one_in_constant_time(spool: Path, monkeypatch: pytest.MonkeyPatch):
+    """Whether the first is the right one, or none is."""
+    SpoolQueue.open(spool).close()
+    made = [tokens.create_token(spool, name, scopes=["admin"]) for name in ("a", "b", "c")]
+    compared: list[bytes] = []
+    monkeypatch.setattr(tokens.hmac, "compare_digest", lambda one, other: compared.append(one) or one == other)
+    known = tokens.TokenFile(spool).current()
+    assert known is not None
+    for given in (*made, "none"):
+        found = known.find(given.encode())
+        assert (found is None) == (given == "none")
+        assert compared == [each.sha256.encode() for each in known.all]
+        compared.clear()
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/dequeue?queue=default&queue=emails", True),
+        ("/dequeue?queue=emails&queue=default", False),
+        ("/dequeue?queue=emails&%71ueue=default", False),
+        ("/dequeue?queue=emails&Queue=default", False),
+        ("/dequeue?queue=emails%00", False),
+        ("/queues/emails/../default/messages", False),
+        ("/queues/emails%2f..%2fdefault/messages", False),
+        ("/queues/default/messages?q=emails", False),
+    ],
+)
+def test_what_a_token_admits_is_what_is_answered(guarded: tuple[Api, dict[str, str]], path: str, allowed: bool):
+    """However often, and however spelled, a queue is named."""
+    api, made = guarded
+    operator = {"Authorization": f"Bearer {made['operator']}"}
+    for queue in ("default", "emails"):
+        api.http.post(f"/enqueue?queue={queue}", content=queue.encode(), headers=operator)
+    lines = (
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {made['mailer']}\r\n\r\n"
+    )
+    head, _, body = api.raw(lines.encode()).partition(b"\r\n\r\n")
+    if allowed:
+        assert b'"body":"emails"' in body
+    else:
+        assert 400 <= int(head.split(b" ", 2)[1]) < 500, head
+        assert b'"body"' not in body
+
+
 def test_a_revoked_token_is_worth_nothing_and_the_last_one_opens_nothing(guarded: tuple[Api, dict[str, str]]):
     api, made = guarded
     for name in made:
@@ -250,10 +313,11 @@ def test_a_file_of_tokens_that_cannot_be_trusted_lets_nobody_in(guarded: tuple[A
         path.write_text(text)
         wait_for(lambda: api.http.get("/queues", headers=header).status_code == 503)
     path.write_text(whole)
-    path.chmod(0o666)
-    wait_for(lambda: api.http.get("/queues", headers=header).status_code in (200, 503))
+    wait_for(lambda: api.http.get("/queues", headers=header).status_code == 200)
+    for mode in (0o620, 0o602):
+        path.chmod(mode)
+        wait_for(lambda: api.http.get("/queues", headers=header).status_code == 503)
     path.chmod(0o600)
-    os.utime(path)
     wait_for(lambda: api.http.get("/queues", headers=header).status_code == 200)
 
 

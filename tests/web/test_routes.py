@@ -91,6 +91,7 @@ def test_octets_come_with_their_metadata_in_headers(api: Api):
     assert answer.headers["content-security-policy"] == "default-src 'none'; sandbox"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["content-disposition"] == "attachment"
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
     assert answer.headers["spoolq-name"] == "%C3%A4_b.html"
     assert answer.headers["spoolq-original-name"] == "%C3%A4%20b.html"
     assert json.loads(answer.headers["spoolq-headers"]) == {"a": "ä"}
