@@ -7,7 +7,7 @@ The server is yours, by SPOOLQ_BENCH_DSN: an empty database that may be filled, 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -55,8 +55,9 @@ class Floor:
         assert len(self.db.execute(_DELETE, ([row[0] for row in rows],)).fetchall()) == count
 
     def vacuum(self) -> None:
-        """As autovacuum would, had it the time."""
-        self.db.execute("VACUUM floor", prepare=False)
+        """Both tables, as autovacuum does, which has no time to while this runs."""
+        for table in ("floor", "spoolq.messages", "spoolq.deltas", "spoolq.receipts"):
+            self.db.execute(f"VACUUM ANALYZE {table}".encode(), prepare=False)
 
     def close(self) -> None:
         """Leave nothing."""
@@ -85,13 +86,15 @@ def run(rounds: int, scale: float) -> list[Figure]:
     dsn = os.environ.get(VARIABLE)
     if not dsn:
         raise SystemExit(f"{VARIABLE} names no database: one that may be filled, with `spoolq engine init` run in it")
-    ratios = {name: Figure(f"{name} / floor", "ratio", target="0.7") for name in _NAMES}
-    rates = {name: Figure(name, "a second") for each in _NAMES for name in (f"{each}, bare SQL", each)}
-    beside = {name: Figure(f"{name} / procrastinate", "ratio", target="1") for name in _NAMES[:2]}
+    names = (*_ALONE, *(f"{name}, 100s" for name in _ALONE))
+    ratios = {name: Figure(f"{name} / floor", "ratio", target="0.7") for name in names}
+    rates = {name: Figure(name, "a second") for each in names for name in (f"{each}, bare SQL", each)}
+    beside = {name: Figure(f"{name} / procrastinate", "ratio", target="1") for name in _ALONE[:2]}
     for _ in range(rounds):
-        _round(dsn, int(2000 * scale), ratios, rates)
+        _round(dsn, 1, int(2000 * scale), ratios, rates)
+        _round(dsn, 100, int(20_000 * scale), ratios, rates)
         if peer.IS_THERE:
-            for name, theirs in zip(_NAMES, peer.rates(dsn, int(1000 * scale)), strict=False):
+            for name, theirs in zip(beside, peer.rates(dsn, int(1000 * scale)), strict=True):
                 beside[name].values.append(rates[name].values[-1] / theirs)
     depth = Figure(f"claims at {int(1_000_000 * scale):,} waiting / at 1,000", "ratio", target="0.9")
     with _emptied(dsn) as queue:
@@ -123,25 +126,48 @@ _SIZE = """
 SELECT relname, pg_total_relation_size(relid)::float8, n_dead_tup FROM pg_stat_user_tables
 WHERE schemaname = 'spoolq' AND relname IN ('messages', 'receipts') ORDER BY relname
 """
-_NAMES = ("enqueue", "claim and acknowledge", "enqueue 100s", "claim and acknowledge 100s")
+_ALONE = ("enqueue", "claim and acknowledge", "cycle")
+_TURNS = 5
+"""How often bare SQL and spoolq take turns at each figure, so that what else the machine does meets both."""
 
 
-def _round(dsn: str, count: int, ratios: dict[str, Figure], rates: dict[str, Figure]) -> None:
+def _round(dsn: str, size: int, count: int, ratios: dict[str, Figure], rates: dict[str, Figure]) -> None:
+    """So many messages through both, `size` at a time; each begins with a table that was vacuumed."""
     floor = Floor(dsn)
+
+    def bare_cycle() -> None:
+        floor.put(size)
+        floor.take(size)
+
     with _emptied(dsn) as queue:
-        pairs = (
-            ("enqueue", 1, lambda: floor.put(1), lambda: queue.enqueue(BODY)),
-            ("claim and acknowledge", 1, lambda: floor.take(1), lambda: _take(queue, 1)),
-            ("enqueue 100s", 100, lambda: floor.put(100), lambda: queue.enqueue_many([BODY] * 100)),
-            ("claim and acknowledge 100s", 100, lambda: floor.take(100), lambda: _take(queue, 100)),
-        )
-        for name, size, bare, ours in pairs:
-            turns = max(1, count // size)
-            least, mine = rate(turns, bare) * size, rate(turns, ours) * size
-            rates[f"{name}, bare SQL"].values.append(least)
-            rates[name].values.append(mine)
-            ratios[name].values.append(mine / least)
+
+        def cycle() -> None:
+            put()
+            _take(queue, size)
+
+        def put() -> None:
+            if size == 1:
+                queue.enqueue(BODY)
+            else:
+                queue.enqueue_many([BODY] * size)
+
+        bare = (lambda: floor.put(size), lambda: floor.take(size), bare_cycle)
+        ours = (put, lambda: _take(queue, size), cycle)
+        floor.vacuum()
+        for name, theirs, mine in zip(_ALONE, bare, ours, strict=True):
+            least, found = _beside(max(_TURNS, count // size), theirs, mine)
+            full = name if size == 1 else f"{name}, 100s"
+            rates[f"{full}, bare SQL"].values.append(least * size)
+            rates[full].values.append(found * size)
+            ratios[full].values.append(found / least)
     floor.close()
+
+
+def _beside(count: int, theirs: Callable[[], object], ours: Callable[[], object]) -> tuple[float, float]:
+    """How often a second each, by turns."""
+    each = max(1, count // _TURNS)
+    turns = [(rate(each, theirs), rate(each, ours)) for _ in range(_TURNS)]
+    return tuple(_TURNS / sum(1 / turn[at] for turn in turns) for at in (0, 1))  # type: ignore[return-value]
 
 
 def _depth(queue: Queue, waiting: int) -> float:

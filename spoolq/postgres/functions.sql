@@ -3,6 +3,9 @@
 --
 -- Locks are taken in this order, so that nobody waits in a circle: the queue's limits, groups by their key, dedup keys, rows.
 -- Whoever comes by on the way to something else (claim, maintain) waits for no lock: it skips.
+-- Plans are made from statistics that may be of another hour, so each question leaves one index to choose from. By id: what
+-- is claimed is what has a deadline, since state = 'claimed' would offer the index of all that is. In order: the order's
+-- columns are bounded with BETWEEN, since = would leave ORDER BY id, and offer all ids from the first.
 -- Names: p_... are arguments. Errors: SQ001 no such queue, SQ002 the queue is full.
 
 CREATE FUNCTION spoolq.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS $$
@@ -63,7 +66,8 @@ BEGIN
         RETURN;
     END IF;
     SELECT id INTO first FROM spoolq.messages
-        WHERE queue = p_queue AND grp = p_grp AND state IN ('ready', 'scheduled', 'claimed') ORDER BY id LIMIT 1;
+        WHERE queue = p_queue AND grp BETWEEN p_grp AND p_grp AND state IN ('ready', 'scheduled', 'claimed')
+        ORDER BY grp, id LIMIT 1;
     IF first IS DISTINCT FROM head.id THEN
         UPDATE spoolq.messages SET held = true WHERE id = head.id;
         UPDATE spoolq.messages SET held = false WHERE id = first;
@@ -295,8 +299,7 @@ BEGIN
     FROM taken ORDER BY taken.priority DESC, taken.id;
 END $$;
 
--- Answers the places (from 1) of those whose claim had ended. What has a deadline is claimed: said so, no plan takes the
--- index of the claimed, which may be many, for the ids.
+-- Answers the places (from 1) of those whose claim had ended.
 CREATE FUNCTION spoolq.acknowledge(p_queue integer, p_ids uuid[], p_nonces text[]) RETURNS integer[] LANGUAGE plpgsql AS $$
 DECLARE
     q spoolq.queues := spoolq.queue_row(p_queue);
@@ -369,7 +372,7 @@ BEGIN
         SELECT asked.place::integer FROM unnest(p_ids, p_nonces) WITH ORDINALITY AS asked (id, nonce, place)
         WHERE NOT EXISTS (
             SELECT FROM spoolq.messages AS m
-            WHERE m.id = asked.id AND m.queue = p_queue AND m.state = 'done' AND m.nonce = asked.nonce
+            WHERE m.id = asked.id AND m.queue = p_queue AND m.deadline_at_ms IS NULL AND m.nonce = asked.nonce
         ) AND NOT EXISTS (
             SELECT FROM spoolq.receipts AS r
             WHERE r.nonce = asked.nonce AND asked.id = ANY (r.ids) AND r.queue = p_queue AND r.until_at_ms > p_at_ms
@@ -386,7 +389,7 @@ BEGIN
     UPDATE spoolq.messages SET
         state = 'ready', attempts = attempts - 1, changed_at_ms = at_ms, nonce = NULL, mark = NULL, holder = NULL,
         deadline_at_ms = NULL
-    WHERE id = p_id AND queue = p_queue AND state = 'claimed' AND nonce = p_nonce RETURNING body_bytes INTO size;
+    WHERE id = p_id AND queue = p_queue AND deadline_at_ms IS NOT NULL AND nonce = p_nonce RETURNING body_bytes INTO size;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -399,7 +402,7 @@ END $$;
 CREATE FUNCTION spoolq.extend(p_queue integer, p_id uuid, p_nonce text, p_lease_ms bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE spoolq.messages SET deadline_at_ms = spoolq.now_ms() + p_lease_ms
-        WHERE id = p_id AND queue = p_queue AND state = 'claimed' AND nonce = p_nonce;
+        WHERE id = p_id AND queue = p_queue AND deadline_at_ms IS NOT NULL AND nonce = p_nonce;
     RETURN FOUND;
 END $$;
 
@@ -415,7 +418,7 @@ DECLARE
     ended text;
 BEGIN
     PERFORM FROM spoolq.messages
-        WHERE id = p_id AND queue = p_queue AND state = 'claimed' AND (p_nonce IS NULL OR nonce = p_nonce) FOR UPDATE;
+        WHERE id = p_id AND queue = p_queue AND deadline_at_ms IS NOT NULL AND (p_nonce IS NULL OR nonce = p_nonce) FOR UPDATE;
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
@@ -487,7 +490,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     groups text[] := spoolq.lock_groups_of(p_queue, ARRAY[p_id]);
 BEGIN
-    PERFORM FROM spoolq.messages WHERE id = p_id AND queue = p_queue AND state = 'claimed' AND nonce = p_nonce FOR UPDATE;
+    PERFORM FROM spoolq.messages WHERE id = p_id AND queue = p_queue AND deadline_at_ms IS NOT NULL AND nonce = p_nonce FOR UPDATE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
@@ -574,7 +577,7 @@ BEGIN
         ORDER BY deadline_at_ms LIMIT p_limit
     LOOP
         CONTINUE WHEN m.grp IS NOT NULL AND NOT pg_try_advisory_xact_lock(spoolq.group_key(q.id, m.grp));
-        PERFORM FROM spoolq.messages WHERE id = m.id AND state = 'claimed' AND deadline_at_ms <= p_at_ms FOR UPDATE SKIP LOCKED;
+        PERFORM FROM spoolq.messages WHERE id = m.id AND deadline_at_ms <= p_at_ms FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
         PERFORM spoolq.end_failed(
             q, m.id, p_at_ms, 0, 'requeued', 'lease ended', '{"reason":"lease ended"}', 'lease ended', '{"reason":"lease ended"}'
@@ -894,7 +897,8 @@ $$;
 CREATE FUNCTION spoolq.oldest_ready_at_ms(p_queue integer) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT min(first.changed_at_ms) FROM generate_series(0, 9) AS p (priority), LATERAL (
         SELECT m.changed_at_ms FROM spoolq.messages AS m
-        WHERE m.queue = p_queue AND m.state = 'ready' AND NOT m.held AND m.priority = p.priority ORDER BY m.id LIMIT 1
+        WHERE m.queue = p_queue AND m.state = 'ready' AND NOT m.held AND m.priority BETWEEN p.priority AND p.priority
+        ORDER BY m.priority DESC, m.id LIMIT 1
     ) AS first
 $$;
 

@@ -82,7 +82,7 @@ EXTEND = "SELECT spoolq.extend(%s, %s::uuid, %s, %s)"
 BURY = "SELECT spoolq.bury(%s, %s::uuid, %s, %s, %s)"
 CLAIMED_BODY = (
     "SELECT body_bytes, chunks, body FROM spoolq.messages"
-    " WHERE queue = %s AND id = %s::uuid AND state = 'claimed' AND nonce = %s"
+    " WHERE queue = %s AND id = %s::uuid AND deadline_at_ms IS NOT NULL AND nonce = %s"
 )
 BODY = "SELECT body_bytes, chunks, body FROM spoolq.messages WHERE queue = %s AND id = %s::uuid"
 
@@ -135,7 +135,7 @@ PEEK = (  # ready, or due and not moved yet: what the next claim takes
     f"SELECT {INFO} FROM ("
     f"(SELECT * FROM spoolq.messages WHERE {_PEEKED} AND state = 'ready' ORDER BY priority DESC, id LIMIT 1)"
     f" UNION ALL (SELECT * FROM spoolq.messages WHERE {_PEEKED} AND state = 'scheduled'"
-    " AND due_at_ms <= spoolq.now_ms() ORDER BY priority DESC, id LIMIT 1)"
+    " AND due_at_ms <= (SELECT spoolq.now_ms()) ORDER BY priority DESC, id LIMIT 1)"
     ") AS m WHERE NOT (SELECT paused FROM spoolq.queues WHERE id = %s) ORDER BY priority DESC, id LIMIT 1"
 )
 _ID_HAS, _NAME_HAS, _REASON_HAS = (f"strpos(lower({each}), lower(%s)) > 0" for each in ("id::text", "name", "reason"))
