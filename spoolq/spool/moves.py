@@ -19,7 +19,7 @@ from spoolq.spool.files import open_message
 from spoolq.spool.index import Contradiction, Index
 from spoolq.spool.meta import append_attempt, read_arrival
 from spoolq.spool.names import Name, format_name
-from spoolq.spool.rows import Row
+from spoolq.spool.rows import SETTLED_KEPT_MS, Row
 from spoolq.spool.session import Session
 
 
@@ -154,9 +154,13 @@ def to_dead(
 
 
 def remove(session: Session, index: Index, row: Row) -> None:
-    """Delete a message for good; that its file is gone already is as well."""
+    """Delete a message for good; that its file is gone already is as well. Its receipt is answered to the end."""
     session.directory.remove(path_of(session, row))
-    index.remove(row)
+    since_ms = session.clock.wall_ms() - SETTLED_KEPT_MS
+    if row.state == "done" and row.nonce is not None and (row.ended_at_ms or 0) > since_ms:
+        index.change(row, row._replace(state="settled"))
+    else:
+        index.remove(row)
 
 
 def remove_meta(session: Session, ids: list[str]) -> None:

@@ -24,13 +24,12 @@ from spoolq.spool.meta import Arrival, read_arrival, write_arrival
 from spoolq.spool.names import Name, clean_name, holder_of, is_holder, is_id, parse_name
 from spoolq.spool.probe import Writer, take_lease
 from spoolq.spool.rebuilding import deadline_boot_ms
-from spoolq.spool.rows import Row
+from spoolq.spool.rows import SETTLED_KEPT_MS, Row
 from spoolq.spool.session import Session, translated
 
 log = logging.getLogger("spoolq.spool")
 
 SLICE = 100
-SETTLED_KEPT_MS = 10 * 60_000
 LITTER_AGE_S = 36 * 3600
 KEYED_AGE_S = 600
 FORGET_ROWS = 20_000
@@ -59,7 +58,7 @@ class Recovery:
         if late:
             reaped += self._sliced(self._reap_late)
         if expired:
-            reaped += self._sliced(self._expire)
+            reaped += self._expire()
         if reaped:
             with translated("wake", self._directory.wake):
                 self._files.touch(self._directory.wake)
@@ -148,10 +147,18 @@ class Recovery:
 
     # Time to live
 
-    def _expire(self, index: Index) -> int:
+    def _expire(self) -> int:
+        gone: list[str] = []
+        expired = self._sliced(lambda index: self._expire_slice(index, gone))
+        with translated("expire", self._directory.meta):
+            # CRASH: metadata without a message: sweep.
+            moves.remove_meta(self._session, gone)
+        return expired
+
+    def _expire_slice(self, index: Index, gone: list[str]) -> int:
         rows = index.expired(self._session.clock.wall_ms(), SLICE)
         for row in rows:
-            mending.expire(self._session, index, row)
+            gone += mending.expire(self._session, index, row)
             log.info("message.expired id=%s", row.id)
         return len(rows)
 

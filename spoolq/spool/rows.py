@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 BUCKETS_S = (0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 21600.0, float("inf"))
 
+SETTLED_KEPT_MS = 10 * 60_000
+"""So long a receipt is answered whose message is gone."""
+
 COLUMNS = (
     "id, state, held, priority, due_at_ms, attempts, nonce, label, body_bytes, enqueued_at_ms, ready_at_ms,"
     " claimed_at_ms, ended_at_ms, deadline_boot_ms, deadline_at_ms, expires_at_ms, grp, has_meta, reason"

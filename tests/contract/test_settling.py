@@ -2,7 +2,7 @@
 
 import pytest
 
-from spoolq.errors import LeaseLost
+from spoolq.errors import LeaseLost, MessageNotFound
 from spoolq.settings import Retention, Settings
 
 SETTLE = {
@@ -74,6 +74,29 @@ def test_acknowledging_again_after_it_is_forgotten(engine):
     engine.advance(1300)
     with pytest.raises(LeaseLost):
         queue.acknowledge(receipt)
+
+
+@pytest.mark.parametrize("remove", ["delete", "purge", "clean"])
+def test_acknowledging_again_succeeds_where_the_message_was_deleted(engine, remove):
+    """For ten minutes, whoever deleted it: a consumer that lost the answer asks again."""
+    queue = engine.make_queue(Settings(retention=Retention(done_s=5)))
+    id = queue.enqueue(b"x")
+    message = queue.dequeue()
+    message.ack()
+    if remove == "clean":
+        engine.advance(6)
+        queue.clean()
+    else:
+        {"delete": lambda: queue.delete(id), "purge": lambda: queue.purge(["done"])}[remove]()
+    with pytest.raises(MessageNotFound):
+        queue.get(id)
+    queue.acknowledge(message.receipt)
+    assert queue.acknowledge_many([message.receipt]) == []
+    with pytest.raises(LeaseLost):
+        queue.requeue(message.receipt)
+    with pytest.raises(LeaseLost):
+        queue.acknowledge(f"{id}.tother")
+    assert queue.stats().done == 0
 
 
 def test_done_is_deleted_at_once_where_nothing_is_kept(engine):
