@@ -81,13 +81,17 @@ Owner = Holder | Mark
 
 @dataclass(slots=True)
 class _Taking:
-    """One call that claims. taken: what is claimed. buried: whether it met what expired, or is no file."""
+    """One call that claims. taken: what is claimed. buried: whether it met what expired, or is no file.
+
+    gone: what expired and was deleted, its metadata not yet.
+    """
 
     holder: Owner | None
     count: int
     lease_s: float | None
     taken: list[_Taken] = field(default_factory=list)
     buried: bool = False
+    gone: list[str] = field(default_factory=list)
 
 
 class Consumer:
@@ -134,6 +138,8 @@ class Consumer:
                 cur = [self._directory.cur] if taken else []
                 dead = [self._directory.dead] if taking.buried else []
                 moves.sync_moved(session, *cur, *dead, self._directory.new)
+                # CRASH: only now, so that no message comes back without its time to live. Metadata alone: sweep.
+                moves.remove_meta(session, taking.gone)
             if lease_s is not None:
                 for each in taken:
                     moves.sync_deadline(session, each.path)
@@ -229,7 +235,7 @@ class Consumer:
     def _take_one(self, taking: _Taking, index: Index, row: Row, now: int) -> _Taken | _Trouble:
         """Open it, see that nobody writes it, rename it: the commit point. Then the row."""
         if row.expires_at_ms is not None and row.expires_at_ms <= now:
-            mending.expire(self._session, index, row)
+            taking.gone += mending.expire(self._session, index, row)
             taking.buried = True
             return _Trouble.SETTLED
         source = f"{self._directory.new}/{moves.name_of(row)}"

@@ -95,15 +95,18 @@ def mend_ready(session: Session, index: Index) -> None:
     mend(session, index, missing)
 
 
-def expire(session: Session, index: Index, row: Row) -> None:
-    """A waiting message past its time to live: to `dead/`, or deleted where the queue says so."""
+def expire(session: Session, index: Index, row: Row) -> list[str]:
+    """A waiting message past its time to live: to `dead/`, or deleted where the queue says so.
+
+    Whose metadata is to go once this is synced: a message that comes back must not do so without its time to live.
+    """
     if session.settings.retention.expired == "delete":
         moves.remove(session, index, row)
-        moves.remove_meta(session, [row.id] if row.has_meta else [])
-        return
+        return [row.id] if row.has_meta else []
     entry = moves.history_entry(row, "expired", "expired", session.clock.wall_ms())
     if moves.to_dead(session, index, row, "expired", entry) is None:
         mend(session, index, [row])
+    return []
 
 
 def put_row(session: Session, index: Index, directory: str, name: Name) -> bool:

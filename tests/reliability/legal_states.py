@@ -138,6 +138,31 @@ class File:
     safe: bytes
     now: bytes
     mtime_ns: int = 0
+    mode: int = stat.S_IFREG
+    """A link, whose bytes are where it leads, or a FIFO, which has none: they are never written to."""
+
+    @classmethod
+    def read(cls, path: str) -> File:
+        """As it is, all of it safe."""
+        found = os.lstat(path)
+        data = b""
+        if stat.S_ISLNK(found.st_mode):
+            data = os.fsencode(os.readlink(path))
+        elif stat.S_ISREG(found.st_mode):
+            data = Path(path).read_bytes()
+        return cls(data, data, found.st_mtime_ns, stat.S_IFMT(found.st_mode))
+
+    def lay(self, path: str, data: bytes) -> None:
+        """Make it, with these bytes."""
+        if stat.S_ISFIFO(self.mode):
+            os.mkfifo(path, 0o600)
+        elif stat.S_ISLNK(self.mode):
+            os.symlink(os.fsdecode(data), path)
+        else:
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as writing:
+                writing.write(data)
+        if self.mtime_ns:
+            os.utime(path, ns=(self.mtime_ns,) * 2, follow_symlinks=False)
 
     def choices(self) -> list[bytes]:
         """What may be on the disk."""
@@ -176,14 +201,13 @@ class Disk:
             disk.directories.append(base)
             for name in names:
                 path = os.path.join(base, name)
-                found = os.lstat(path)
-                if "/index" in path or not stat.S_ISREG(found.st_mode):
+                if "/index" in path:
                     continue
-                if found.st_ino not in inodes:
-                    data = Path(path).read_bytes()
-                    inodes[found.st_ino] = len(disk.files)
-                    disk.files.append(File(data, data, found.st_mtime_ns))
-                disk.safe[path] = inodes[found.st_ino]
+                inode = os.lstat(path).st_ino
+                if inode not in inodes:
+                    inodes[inode] = len(disk.files)
+                    disk.files.append(File.read(path))
+                disk.safe[path] = inodes[inode]
         disk.now = dict(disk.safe)
         return disk
 
@@ -341,8 +365,5 @@ class LegalStates(StraceHarness):
                 os.link(first[file], path)
                 continue
             first[file] = path
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as writing:
-                writing.write(data)
-            if self.disk.files[file].mtime_ns:
-                os.utime(path, ns=(self.disk.files[file].mtime_ns,) * 2)
+            self.disk.files[file].lay(path, data)
         return Wreck(home, number, False, f"step {number}", frozenset(ended), {}, ())
