@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from spoolq.cli import serve
 from spoolq.console import guard, launch, place
 from spoolq.errors import NotAllowed, NotCapable, QueueNotFound, SpoolqError
 from spoolq.queue import create_queue, delete_queue
+from spoolq.stack.ports import is_loopback
+from spoolq.stack.settings import StackSettings
 
 
 def test_without_streamlit_it_says_how_to_get_it(monkeypatch, spool):
@@ -46,6 +49,13 @@ def test_beyond_this_machine_it_wants_a_token():
     launch.check_reach("127.0.0.1", {})
 
 
+@pytest.mark.parametrize(
+    "host", [launch.DEFAULT_HOST, serve.DEFAULT_HOST, StackSettings().api_host, StackSettings().console_host]
+)
+def test_unless_told_otherwise_it_is_for_this_machine(host):
+    assert is_loopback(host)
+
+
 @pytest.mark.parametrize("kind", ["ops", "admin"])
 def test_the_page_is_in_the_package(kind):
     line = launch.command(kind, host="127.0.0.1", port=1)
@@ -55,6 +65,9 @@ def test_the_page_is_in_the_package(kind):
     options = dict(zip(line[5::2], line[6::2], strict=True))
     assert options["--server.address"] == "127.0.0.1"
     assert options["--browser.gatherUsageStats"] == "false"
+    # Whatever a user's own config.toml says: no page of another site may post, or open a web socket.
+    assert options["--server.enableXsrfProtection"] == options["--server.enableCORS"] == "true"
+    assert options["--client.showErrorDetails"] == "none"
     # Else a click in a dialog that was asked for before the page was whole is lost, and so is every one after it.
     assert options["--runner.fastReruns"] == "false"
 

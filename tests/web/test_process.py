@@ -203,11 +203,13 @@ def test_a_unix_socket_is_its_owners_alone(spool: Path, tmp_path: Path):
     command = [sys.executable, "-m", "spoolq", "serve", "--spool", str(spool), "--unix", str(path)]
     for number in (signal.SIGKILL, signal.SIGTERM):  # one that was killed leaves its socket to the next
         with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as process:
-            wait_for(lambda: _listens(path), 20)
-            with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
-                assert path.stat().st_mode & 0o777 == 0o600
-                assert client.post("/enqueue", content=b"x").status_code == 201
-            process.send_signal(number)
+            try:
+                wait_for(lambda: _listens(path), 20)
+                with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
+                    assert path.stat().st_mode & 0o777 == 0o600
+                    assert client.post("/enqueue", content=b"x").status_code == 201
+            finally:
+                process.send_signal(number)
             process.communicate(timeout=20)
     assert not path.exists()
 
