@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import secrets
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from spoolq.errors import UnsafeFile
@@ -22,6 +24,8 @@ log = logging.getLogger("spoolq.spool")
 
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _TRIES = 100
+_PASSWORD = re.compile(r"(://[^\s/@:]*):[^\s@]*@")
+_PARAMETER = re.compile(r"([?&](?:token|password)=)[^\s&]*")
 
 
 def to_base36(number: int) -> str:
@@ -118,10 +122,16 @@ def describe(label: str, now_ms: int) -> dict[str, Any]:
         "pid": os.getpid(),
         "start": process_start(os.getpid()),
         "host": socket.gethostname(),
-        "command": " ".join(sys.argv)[:500],
+        "command": _command(sys.argv),
         "label": label,
         "since_at_ms": now_ms,
     }
+
+
+def _command(argv: Sequence[str]) -> str:
+    """A command line for people, who see it on a page: without what URLs in it keep secret."""
+    text = _PASSWORD.sub(r"\1@", " ".join(argv))
+    return _PARAMETER.sub(r"\1...", text)[:500]
 
 
 def process_start(pid: int) -> int:

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import stat
 import subprocess
+import sys
 from contextlib import closing
 
 import pytest
@@ -130,6 +131,16 @@ def test_a_holders_file_that_was_edited_is_shown_as_far_as_it_goes(spool, queue)
         (info,) = queue.holders()
         assert (info.alive, info.claims) == (True, 1)
     message.ack()
+
+
+def test_a_holder_does_not_show_what_its_command_line_keeps_secret(queue, monkeypatch):
+    """`spoolq relay` names a database or a server, and its holder stands on a page of the console."""
+    line = ["spoolq", "relay", "postgresql://me:hush@db/x?password=hush", "--to=http://h/queues/q?token=hush&queue=q"]
+    monkeypatch.setattr(sys, "argv", line)
+    queue.enqueue(b"body")
+    with queue.dequeue():
+        (info,) = queue.holders()
+    assert info.command == "spoolq relay postgresql://me@db/x?password=... --to=http://h/queues/q?token=...&queue=q"
 
 
 def test_a_fifo_in_holders_is_nobody_and_keeps_nobody_waiting(spool, queue):
