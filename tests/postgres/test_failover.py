@@ -8,8 +8,10 @@ import json
 import os
 import threading
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+import psycopg
 import pytest
 
 from spoolq import open_queue
@@ -18,6 +20,7 @@ from spoolq.postgres import create_queue, init
 from spoolq.settings import Settings
 from tests.helpers import wait_for
 from tests.postgres.cluster import three_nodes
+from tests.postgres_server import running
 
 KILLS = 5 if os.environ.get("SPOOLQ_PROOF") == "full" else 1
 PRODUCERS, WORKERS = 2, 3
@@ -114,3 +117,26 @@ def test_the_primary_is_killed_under_load():
     if os.environ.get("SPOOLQ_PROOF_FIGURES"):
         with open(os.environ["SPOOLQ_PROOF_FIGURES"], "a") as file:
             file.write(json.dumps({"suite": "PostgreSQL", "figures": figures}) + "\n")
+
+
+def test_without_a_standby_every_change_waits():
+    """Nobody is told of a message that only the primary has; who looks is answered. Back again, all goes on."""
+    with running() as server, psycopg.connect(server.dsn(), autocommit=True) as admin, ExitStack() as stack:
+        queue = stack.enter_context(open_queue(f"{server.dsn()}?options=-csynchronous_commit%3Don"))
+        queue.stats()
+        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (two, three)'")
+        admin.execute("SELECT pg_reload_conf()")
+        told = []
+        producing = threading.Thread(target=lambda: told.append(queue.enqueue(b"x")))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        try:
+            wait_for(lambda: admin.execute("SHOW synchronous_standby_names").fetchone() != ("",))
+            producing.start()
+            wait_for(lambda: admin.execute(waiting).fetchone() == (1,))
+            assert queue.stats().ready == 0
+            assert told == []
+        finally:
+            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            admin.execute("SELECT pg_reload_conf()")
+            producing.join(30)
+        assert [message.id for message in [queue.dequeue()]] == told
