@@ -195,6 +195,7 @@ def create_queue(spool: Path, name: str, settings: Settings | None = None) -> No
             parent.files.share(f"{parent.base}/queues", gid, 0o710)
             _share(QueueDirectory(root, parent.files, parent.ballast), gid)
         parent.files.sync_directory(f"{parent.base}/queues")
+        parent.files.sync_directory(parent.base)  # which may have got `queues` only now
     log.info("queue.created queue=%s", name)
 
 
@@ -233,9 +234,10 @@ def delete_queue(spool: Path, name: str, clock: Clock | None = None) -> int:
     finally:
         session.abandon()
     with translated("delete_queue", aside):
-        # CRASH: a directory in tmp/, which is swept.
-        parent.files.remove_tree(aside)
+        # CRASH: a directory in tmp/, which is swept. The move first, so that no queue comes back in part.
+        parent.files.sync_directory(parent.tmp)
         parent.files.sync_directory(f"{parent.base}/queues")
+        parent.files.remove_tree(aside)
     log.info("queue.deleted queue=%s", name)
     return counts.ready + counts.scheduled + counts.claimed + counts.done + counts.dead
 

@@ -20,23 +20,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.crash.harness import Wreck, copy_tree
+from tests.helpers import STATE_DIRECTORIES
+from tests.reliability.figures import count
 from tests.reliability.strace import StraceHarness
 
 TRACED = (
     *("openat", "write", "pwrite64", "fsync", "fdatasync", "rename", "renameat2", "link", "linkat", "unlink"),
-    *("unlinkat", "ftruncate", "copy_file_range", "lseek"),
+    *("unlinkat", "ftruncate", "copy_file_range", "lseek", "mkdir", "mkdirat", "rmdir", "writev"),
 )
 AS_HEX = ("-y", "-xx", "-s", "1000000", "-e", f"trace={','.join(TRACED)}")
 CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)\) += +(-?\d+)")
-SAME = {"fdatasync": "fsync", "renameat2": "rename", "linkat": "link", "unlinkat": "unlink"}
+SAME = {"fdatasync": "fsync", "renameat2": "rename", "linkat": "link", "unlinkat": "unlink", "mkdirat": "mkdir"}
+SAME["rmdir"] = "unlink"
 TEXT = re.compile(r'"((?:\\x[0-9a-f]{2})*)"|<((?:\\x[0-9a-f]{2})*)>')
-MOST = 32
+MOST = count(8, 32)
 """Of one place, so many states are tried, chosen by chance where there are more."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What was asked. kind: create, truncate, write, copy, link, unlink, rename, sync, said. at: -1 for the end."""
+    """What was asked. kind: create, truncate, write, copy, link, unlink, rename, mkdir, sync, said.
+
+    at: where, -1 for the end.
+    """
 
     kind: str
     path: str = ""
@@ -76,14 +82,19 @@ class Reader:
         """In order."""
         for call, words, result in _calls(log):
             texts = [_bytes(one or other) for one, other in TEXT.findall(words)]
-            if call == "write" and texts[0].startswith(b"pipe:"):
+            if call == "writev" and texts[0].startswith(b"pipe:"):
                 yield from (Step("said", data=text) for text in texts[1].splitlines())
                 continue
+            if call.endswith(("unlinkat", "mkdirat", "openat")) and len(texts) > 1 and not texts[1].startswith(b"/"):
+                texts = [os.path.join(*texts[:2]), *texts[2:]]
             paths = [os.fsdecode(text) for text in texts if text.startswith(self._home) and b"/index" not in text]
             if call == "openat":
                 self._offsets[result] = 0
             if paths:
                 yield from getattr(self, f"_{SAME.get(call, call)}")(words, paths, texts, result)
+
+    def _mkdir(self, words: str, paths: list[str], texts: list[bytes], result: int) -> Iterator[Step]:
+        yield Step("mkdir", paths[0])
 
     def _openat(self, words: str, paths: list[str], texts: list[bytes], result: int) -> Iterator[Step]:
         if "O_CREAT" in words:
@@ -139,7 +150,7 @@ class File:
     now: bytes
     mtime_ns: int = 0
     mode: int = stat.S_IFREG
-    """A link, whose bytes are where it leads, or a FIFO, which has none: they are never written to."""
+    """A link, whose bytes are where it leads, or a FIFO or directory, which has none: they are never written to."""
 
     @classmethod
     def read(cls, path: str) -> File:
@@ -154,14 +165,16 @@ class File:
 
     def lay(self, path: str, data: bytes) -> None:
         """Make it, with these bytes."""
-        if stat.S_ISFIFO(self.mode):
+        if stat.S_ISDIR(self.mode):
+            os.mkdir(path, 0o700)
+        elif stat.S_ISFIFO(self.mode):
             os.mkfifo(path, 0o600)
         elif stat.S_ISLNK(self.mode):
             os.symlink(os.fsdecode(data), path)
         else:
             with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as writing:
                 writing.write(data)
-        if self.mtime_ns:
+        if self.mtime_ns and not stat.S_ISDIR(self.mode):
             os.utime(path, ns=(self.mtime_ns,) * 2, follow_symlinks=False)
 
     def choices(self) -> list[bytes]:
@@ -173,82 +186,112 @@ class File:
         return [self.safe, self.now, kept + new[: len(new) // 2], kept + bytes(len(new))]
 
 
+Place = tuple[int, str]
+"""A name in a directory, which is a file by number: it may be moved with all that is in it."""
+
+Names = dict[Place, int]
+ROOT = 0
+
+
 @dataclass
 class Change:
-    """Of names, not yet on the disk: all of it or nothing. removes and adds are paths."""
+    """Of names, not yet on the disk: all of it or nothing."""
 
     file: int
-    removes: str = ""
-    adds: str = ""
+    removes: Place | None = None
+    adds: Place | None = None
+
+    @property
+    def directory(self) -> int:
+        """Whose sync pins it."""
+        place = self.adds or self.removes
+        assert place is not None
+        return place[0]
 
 
 @dataclass
 class Disk:
     """Everything below a directory: files by number, and which names are on the disk."""
 
-    files: list[File] = field(default_factory=list)
-    safe: dict[str, int] = field(default_factory=dict)
-    now: dict[str, int] = field(default_factory=dict)
+    home: str
+    files: list[File] = field(default_factory=lambda: [File(b"", b"", mode=stat.S_IFDIR)])
+    safe: Names = field(default_factory=dict)
+    now: Names = field(default_factory=dict)
     pending: list[Change] = field(default_factory=list)
-    directories: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, home: Path) -> Disk:
         """As it is, all of it safe."""
-        disk = cls()
+        disk = cls(os.fspath(home))
         inodes: dict[int, int] = {}
-        for base, _, names in os.walk(home):
-            disk.directories.append(base)
-            for name in names:
+        for base, directories, names in os.walk(home):
+            for name in (*directories, *names):
                 path = os.path.join(base, name)
+                inode = os.lstat(path).st_ino
                 if "/index" in path:
                     continue
-                inode = os.lstat(path).st_ino
                 if inode not in inodes:
                     inodes[inode] = len(disk.files)
                     disk.files.append(File.read(path))
-                disk.safe[path] = inodes[inode]
-        disk.now = dict(disk.safe)
+                disk.now[disk._place(path)] = inodes[inode]
+        disk.safe = dict(disk.now)
         return disk
+
+    def _number(self, path: str) -> int:
+        number = ROOT
+        for name in path.removeprefix(self.home).split("/"):
+            if name:
+                number = self.now[number, name]
+        return number
+
+    def _place(self, path: str) -> Place:
+        return self._number(os.path.dirname(path)), os.path.basename(path)
 
     def take(self, step: Step) -> None:
         """What a step does."""
         getattr(self, f"_{step.kind}")(step)
 
-    def _create(self, step: Step) -> None:
-        if step.path not in self.now:
-            self.now[step.path] = len(self.files)
-            self.files.append(File(b"", b""))
-            self.pending.append(Change(self.now[step.path], adds=step.path))
+    def _create(self, step: Step, mode: int = stat.S_IFREG) -> None:
+        place = self._place(step.path)
+        if place not in self.now:
+            self.now[place] = len(self.files)
+            self.files.append(File(b"", b"", mode=mode))
+            self.pending.append(Change(self.now[place], adds=place))
+
+    def _mkdir(self, step: Step) -> None:
+        self._create(step, stat.S_IFDIR)
 
     def _truncate(self, step: Step) -> None:
-        self.files[self.now[step.path]].now = b""
+        self.files[self._number(step.path)].now = b""
 
     def _write(self, step: Step) -> None:
-        file = self.files[self.now[step.path]]
+        file = self.files[self._number(step.path)]
         at = len(file.now) if step.at < 0 else step.at
         file.now = file.now[:at].ljust(at, b"\0") + step.data + file.now[at + len(step.data) :]
 
     def _copy(self, step: Step) -> None:
-        file, source = self.files[self.now[step.path]], self.files[self.now[step.to]]
+        file, source = self.files[self._number(step.path)], self.files[self._number(step.to)]
         file.now += source.now[len(file.now) : len(file.now) + step.at]
 
     def _rename(self, step: Step) -> None:
-        number = self.now.pop(step.path)
-        self.now[step.to] = number
-        self.pending.append(Change(number, step.path, step.to))
+        source, target = self._place(step.path), self._place(step.to)
+        number = self.now.pop(source)
+        self.now[target] = number
+        self.pending.append(Change(number, source, target))
 
     def _link(self, step: Step) -> None:
-        number = self.now[step.to] = self.now[step.path]
-        self.pending.append(Change(number, adds=step.to))
+        place = self._place(step.to)
+        number = self.now[place] = self._number(step.path)
+        self.pending.append(Change(number, adds=place))
 
     def _unlink(self, step: Step) -> None:
-        if step.path in self.now:
-            self.pending.append(Change(self.now.pop(step.path), removes=step.path))
+        place = self._place(step.path)
+        if place in self.now:
+            self.pending.append(Change(self.now.pop(place), removes=place))
 
     def _sync(self, step: Step) -> None:
-        if step.path not in self.directories:
-            number = self.now[step.path]
+        number = self._number(step.path)
+        if not stat.S_ISDIR(self.files[number].mode):
             self.files[number].safe = self.files[number].now
             self._pin([change for change in self.pending if change.file != number])
             return
@@ -256,8 +299,7 @@ class Disk:
         # A change that is pinned pins those of the same file before it.
         pinned: set[int] = set()
         for change in reversed(self.pending):
-            place = os.path.dirname(change.adds or change.removes)
-            if place == step.path or change.file in pinned:
+            if change.directory == number or change.file in pinned:
                 pinned.add(change.file)
             else:
                 kept.append(change)
@@ -273,8 +315,8 @@ class Disk:
     def _said(self, step: Step) -> None:
         """It changes nothing."""
 
-    def states(self, chance: random.Random) -> Iterator[tuple[dict[str, bytes], dict[str, int]]]:
-        """What may be on the disk now: the bytes of each name, and which file each is."""
+    def states(self, chance: random.Random) -> Iterator[State]:
+        """What may be on the disk now."""
         per_file: dict[int, list[Change]] = {}
         for change in self.pending:
             per_file.setdefault(change.file, []).append(change)
@@ -298,11 +340,29 @@ class Disk:
                 seen[change.file] += 1
                 if seen[change.file] <= done[change.file]:
                     _apply(names, change)
-            data = dict(zip(dirty, contents, strict=True))
-            yield {path: data.get(number, self.files[number].now) for path, number in names.items()}, names
+            yield self._reached(names, dict(zip(dirty, contents, strict=True)))
+
+    def _reached(self, names: Names, data: dict[int, bytes]) -> State:
+        """What is found from the top: each path, the file it is, its bytes."""
+        within: dict[int, list[tuple[str, int]]] = {}
+        for (directory, name), number in names.items():
+            within.setdefault(directory, []).append((name, number))
+        state: State = []
+        ahead = [(self.home, ROOT)]
+        while ahead:
+            base, directory = ahead.pop()
+            for name, number in sorted(within.get(directory, [])):
+                path = f"{base}/{name}"
+                state.append((path, number, data.get(number, self.files[number].now)))
+                if stat.S_ISDIR(self.files[number].mode):
+                    ahead.append((path, number))
+        return state
 
 
-def _apply(names: dict[str, int], change: Change) -> None:
+State = list[tuple[str, int, bytes]]
+
+
+def _apply(names: Names, change: Change) -> None:
     if change.removes and names.get(change.removes) == change.file:
         del names[change.removes]
     if change.adds:
@@ -314,6 +374,16 @@ class LegalStates(StraceHarness):
 
     places = 0
     states = 0
+
+    def _judge_queues(self, wreck: Wreck) -> None:
+        """Whoever was told that a queue is made or deleted finds it so, before anybody has mended anything."""
+        emails = wreck.home / "spool" / "queues" / "emails"
+        if "emails" in wreck.ended:
+            made = self.scenario.name == "make_queue"
+            assert emails.exists() == made, f"emails is {'not ' * made}there"
+            assert not made or {*STATE_DIRECTORIES, "FORMAT", "queue.toml"} <= {*os.listdir(emails)}, (
+                "emails is in part"
+            )
 
     def _observe(self) -> list[Step]:
         home = self.home / "wreck"
@@ -337,13 +407,14 @@ class LegalStates(StraceHarness):
         seen: set[object] = set()
         for number in range(len(steps) + 1):
             self.places += 1
-            for contents, names in self.disk.states(chance):
-                known = (frozenset(ended), *sorted((p, names[p], data) for p, data in contents.items()))
+            for state in self.disk.states(chance):
+                known = (frozenset(ended), *state)
                 if known in seen:
                     continue
                 seen.add(known)
                 self.states += 1
-                wreck = self._lay(number, contents, names, ended)
+                wreck = self._lay(number, state, ended)
+                self._judge_queues(wreck)
                 self._judge_all(wreck, before, after, hows or ("without an index",))
             if number < len(steps):
                 step = steps[number]
@@ -352,17 +423,15 @@ class LegalStates(StraceHarness):
                     ended.add(words[1])
         return self.states
 
-    def _lay(self, number: int, contents: dict[str, bytes], names: dict[str, int], ended: set[str]) -> Wreck:
+    def _lay(self, number: int, state: State, ended: set[str]) -> Wreck:
         """Make the disk in the wreck's place."""
         home = self.home / "wreck"
         shutil.rmtree(home, ignore_errors=True)
-        for base in self.disk.directories:
-            os.makedirs(base, mode=0o700, exist_ok=True)
+        home.mkdir()
         first: dict[int, str] = {}
-        for path, data in contents.items():
-            file = names[path]
+        for path, file, data in state:
             if file in first:
-                os.link(first[file], path)
+                os.link(first[file], path, follow_symlinks=False)
                 continue
             first[file] = path
             self.disk.files[file].lay(path, data)

@@ -606,7 +606,7 @@ def test_make_queue(story):
         queues.create_queue(story.path, "emails", Settings(durability=story.durability))
     aside = "tmp/queue-emails.ID"
     assert steps.index(f"rename {aside}/tmp/FORMAT.ID {aside}/FORMAT") < steps.index(f"rename {aside} queues/emails")
-    assert steps[-1] == "sync queues"
+    assert steps[-2:] == ["sync queues", f"sync {story.path}"]
     assert not any(step.startswith(("create queues/", "mkdir queues/")) for step in steps)
     assert queues.list_queues(story.path) == ["default", "emails"]
     assert os.listdir(story.path / "tmp") == []
@@ -623,7 +623,7 @@ def test_delete_queue(story):
         assert queues.delete_queue(story.path, "emails") == 1
     at = steps.index("rename queues/emails tmp/deleted-emails-ID")
     assert "lock" in steps[:at]
-    assert steps[at + 1 :] == ["unlock", "remove_tree tmp/deleted-emails-ID", "sync queues"]
+    assert steps[at + 1 :] == ["unlock", "sync tmp", "sync queues", "remove_tree tmp/deleted-emails-ID"]
     assert queues.list_queues(story.path) == ["default"]
     assert os.listdir(story.path / "tmp") == []
 
