@@ -32,7 +32,8 @@ def cut(open_queue, proxy):
     """A queue behind the proxy, its connection made and warm."""
     queue = open_queue(url=f"postgresql://spoolq@127.0.0.1:{proxy.port}/postgres?connections=1")
     queue.stats()
-    return queue
+    yield queue
+    queue.close()  # while the proxy is there: what it holds is given back, and that waits for no dead one
 
 
 def test_an_enqueue_whose_answer_was_lost_is_one_message(cut, proxy):
