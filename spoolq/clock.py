@@ -51,30 +51,28 @@ class Clock:
         The 74 bits after the time are a counter: random in a new millisecond, later advanced by a random step, so
         that two processes, or the two sides of a fork, do not meet. A clock that goes back keeps the last time.
         """
-        if now_ms is None:
-            now_ms = self.wall_ms()
-        with self._mutex:
-            return self._next(now_ms, os.urandom(_FRESH_BYTES))
+        return self._next(self.wall_ms() if now_ms is None else now_ms, os.urandom(_FRESH_BYTES))
 
     def new_ids(self, count: int) -> list[str]:
         """So many of them, in order."""
         now_ms = self.wall_ms()
         fresh = os.urandom(_FRESH_BYTES * count)
-        with self._mutex:
-            return [self._next(now_ms, fresh[at : at + _FRESH_BYTES]) for at in range(0, len(fresh), _FRESH_BYTES)]
+        return [self._next(now_ms, fresh[at : at + _FRESH_BYTES]) for at in range(0, len(fresh), _FRESH_BYTES)]
 
     def _next(self, now_ms: int, chance: bytes) -> str:
         fresh = int.from_bytes(chance, "big") & _COUNTER_MASK
-        if now_ms > self._last_ms:
-            self._last_ms = now_ms
-            self._counter = fresh >> 1
-        else:
-            self._counter += 1 + (fresh & 0xFFFFFFFF)
-            if self._counter > _COUNTER_MASK:
-                self._last_ms += 1
+        # Nothing in here lets go of the interpreter: a fork by another thread meanwhile would leave this locked.
+        with self._mutex:
+            if now_ms > self._last_ms:
+                self._last_ms = now_ms
                 self._counter = fresh >> 1
-        counter = self._counter
-        text = f"{(self._last_ms << 16) | 0x7000 | (counter >> 62):016x}{(0b10 << 62) | (counter & _RAND_B_MASK):016x}"
+            else:
+                self._counter += 1 + (fresh & 0xFFFFFFFF)
+                if self._counter > _COUNTER_MASK:
+                    self._last_ms += 1
+                    self._counter = fresh >> 1
+            ms, counter = self._last_ms, self._counter
+        text = f"{(ms << 16) | 0x7000 | (counter >> 62):016x}{(0b10 << 62) | (counter & _RAND_B_MASK):016x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

@@ -26,7 +26,8 @@ LAYERS = {
         *(
             "spool.keys",
             "spool.producer",
-            "spool.consumer",
+            "spool.claiming",
+            "spool.settling",
             "spool.dead_letters",
             "spool.drops",
             "spool.scanning",

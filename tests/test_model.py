@@ -429,7 +429,8 @@ class ModelAndSpool(RuleBasedStateMachine):
             shutil.rmtree(self.home)
 
 
-TestModelAndSpool = pytest.mark.timeout(600)(ModelAndSpool.TestCase)  # looking for the shortest failure takes long
+# Looking for the shortest failure takes long.
+TestModelAndSpool = pytest.mark.timeout(max(600, 2 * EXAMPLES))(ModelAndSpool.TestCase)
 TestModelAndSpool.settings = settings(
     max_examples=EXAMPLES,
     # The same runs each time, so that a change is judged by what it changes; more of them, and others, when asked for.

@@ -7,14 +7,22 @@ follow once the index can be written again: whoever meets a file where its row d
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
+from spoolq.errors import DiskFull, StorageError
 from spoolq.spool.index import Index
 from spoolq.spool.meta import read_arrival, read_meta
 from spoolq.spool.names import Name, parse_name
 from spoolq.spool.rebuilding import row_of_file
 from spoolq.spool.rows import Row
-from spoolq.spool.session import Session
+from spoolq.spool.session import IndexDamaged, Session, translated
+
+log = logging.getLogger("spoolq.spool")
+
+T = TypeVar("T")
 
 
 class NamesOnly(Index):
@@ -117,3 +125,27 @@ class NamesOnly(Index):
 
     def extend(self, id: str, deadline_boot_ms: int | None, deadline_at_ms: int) -> None:
         """The file's time has been set; its row follows when it is reaped."""
+
+
+def transact(session: Session, act: Callable[[Index], T]) -> T:
+    """Do it in a transaction; once more where the index was damaged; by names alone where it cannot be written.
+
+    What `act` did to files stands even where the commit then fails: rows follow files.
+    """
+    for _ in range(3):
+        done: list[T] = []
+        try:
+            with session.write() as index:
+                done.append(act(index))
+            return done[0]
+        except (DiskFull, StorageError) as error:
+            if error.op not in {"index", "rebuild"}:
+                raise
+            if done:
+                session.scan_due = True
+                log.warning("row.left_behind error=%s", error.message)
+                return done[0]
+            if not isinstance(error, IndexDamaged) and not session.directory.free_ballast():
+                break
+    with session.alone(), translated("index", session.directory.base):
+        return act(NamesOnly(session))

@@ -6,6 +6,7 @@ which the end of the `with` commits. Section 5 of docs/spool-format.md: the "bac
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from dataclasses import replace
@@ -21,6 +22,8 @@ from spoolq.spool.meta import append_attempt, read_arrival
 from spoolq.spool.names import Name, format_name
 from spoolq.spool.rows import SETTLED_KEPT_MS, Row
 from spoolq.spool.session import Session
+
+log = logging.getLogger("spoolq.spool")
 
 
 @cache
@@ -177,6 +180,18 @@ def sync_moved(session: Session, *directories: str) -> None:
     if session.syncs_moves:
         for directory in dict.fromkeys(directories):
             session.directory.files.sync_directory(directory)
+
+
+def set_deadline(session: Session, path: str | int, lease_s: float) -> int:
+    """The deadline as the file's time, for whoever has no row; that time, whatever it is now."""
+    at_ms = session.clock.wall_ms() + round(lease_s * 1000)
+    try:
+        session.directory.files.utime_ns(path, at_ms * 1_000_000)
+    except PermissionError as error:
+        # Somebody else's file: without the row it has the queue's lease_s from its last change.
+        log.info("deadline.not_on_file path=%s error=%s", path, error)
+        return os.stat(path).st_mtime_ns // 1_000_000
+    return at_ms
 
 
 def sync_deadline(session: Session, path: str) -> None:

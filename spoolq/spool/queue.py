@@ -39,7 +39,7 @@ from spoolq.models import (
 from spoolq.settings import Settings
 from spoolq.spool import looks, mending, moves, queues
 from spoolq.spool.checking import Check
-from spoolq.spool.consumer import Consumer, Mark, Owner
+from spoolq.spool.claiming import Claimer, Mark, Owner
 from spoolq.spool.dead_letters import SpoolDeadLetters
 from spoolq.spool.files import Files
 from spoolq.spool.holders import Holder
@@ -48,6 +48,7 @@ from spoolq.spool.producer import PLAIN, Producer
 from spoolq.spool.reading import Reading, not_found
 from spoolq.spool.rows import Row
 from spoolq.spool.session import IndexDamaged, Session, answerable, translated
+from spoolq.spool.settling import Settler
 from spoolq.spool.upkeep import SCAN_BUDGET_S, Upkeep
 from spoolq.spool.wakeup import Wakeup
 
@@ -87,7 +88,8 @@ class SpoolQueue(Queue):
         self._directory = session.directory
         self._detached = detached
         self._producer = Producer(session)
-        self._consumer = Consumer(session, self)
+        self._settler = Settler(session)
+        self._claimer = Claimer(session, self, self._settler)
         self._reading = Reading(session)
         self._wakeup = Wakeup(session.directory)
         self._upkeep = Upkeep(session, self._producer.room, self._wakeup)
@@ -232,7 +234,7 @@ class SpoolQueue(Queue):
         with self._session.write() as index, translated("close"):
             rows = index.claims_of(holder.name, _SLICE)
             for row in rows:
-                if self._consumer.give_back_uncounted(index, row) is None:
+                if self._settler.give_back_uncounted(index, row) is None:
                     mending.mend(self._session, index, [row])
         if rows:
             with translated("close"):
@@ -246,7 +248,7 @@ class SpoolQueue(Queue):
         clock = self._session.clock
         self._session.refresh_settings()
         self._upkeep.at_hand()
-        found = self._consumer.take(holder, count, lease_s)
+        found = self._claimer.take(holder, count, lease_s)
         if not found:
             found = self._take_after_scan(holder, count, lease_s)
         if found or wait_s <= 0:
@@ -256,7 +258,7 @@ class SpoolQueue(Queue):
     def _take_after_scan(self, holder: Owner | None, count: int, lease_s: float | None) -> list[Message]:
         """Before "nothing there" is answered: look for files that no row knows of."""
         if self._upkeep.is_scan_needed() and self._upkeep.scan(SCAN_BUDGET_S):
-            return self._consumer.take(holder, count, lease_s)
+            return self._claimer.take(holder, count, lease_s)
         return []
 
     def _wait_and_take(self, holder: Owner | None, count: int, end_s: float, lease_s: float | None) -> list[Message]:
@@ -267,7 +269,7 @@ class SpoolQueue(Queue):
             seen = self._wakeup.count
             self._upkeep.while_waiting()
             if self._may_have_something():
-                found = self._consumer.take(holder, count, lease_s) or self._take_after_scan(holder, count, lease_s)
+                found = self._claimer.take(holder, count, lease_s) or self._take_after_scan(holder, count, lease_s)
                 if found:
                     return found
             left_s = end_s - clock.mono_s()
@@ -320,31 +322,31 @@ class SpoolQueue(Queue):
         return consume(self, wait_s=wait_s, lease_s=lease_s)
 
     def open_body(self, receipt: str) -> BinaryIO:
-        return self._consumer.open_body(receipt)
+        return self._settler.open_body(receipt)
 
     # Settling
 
     def acknowledge(self, receipt: str) -> None:
-        self._consumer.acknowledge(receipt)
+        self._settler.acknowledge(receipt)
 
     def acknowledge_many(self, receipts: Iterable[str]) -> list[str]:
-        return self._consumer.acknowledge_many(receipts)
+        return self._settler.acknowledge_many(receipts)
 
     def requeue(
         self, receipt: str, *, delay_s: float | None = None, reason: str = "", details: Attempt | None = None
     ) -> State:
         validate.check_reason(reason)
-        return self._consumer.requeue(receipt, delay_s, reason, details)
+        return self._settler.requeue(receipt, delay_s, reason, details)
 
     def release(self, receipt: str) -> None:
-        self._consumer.release(receipt)
+        self._settler.release(receipt)
 
     def extend(self, receipt: str, lease_s: float) -> None:
-        self._consumer.extend(receipt, lease_s)
+        self._settler.extend(receipt, lease_s)
 
     def move_to_dead_letter_queue(self, receipt: str, reason: str, *, details: Attempt | None = None) -> None:
         validate.check_reason(reason)
-        self._consumer.dead_letter(receipt, reason, details)
+        self._settler.dead_letter(receipt, reason, details)
 
     # Looking
 

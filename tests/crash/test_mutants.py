@@ -11,7 +11,7 @@ import pytest
 
 from spoolq.errors import LeaseLost
 from spoolq.settings import Settings
-from spoolq.spool import consumer, mending, moves, session
+from spoolq.spool import claiming, mending, moves, session, settling
 from spoolq.spool.directory import QueueDirectory
 from spoolq.spool.index import Index
 from spoolq.spool.producer import Producer
@@ -128,7 +128,8 @@ def no_receipt_in_the_name(patch: pytest.MonkeyPatch) -> None:
     def without(id, priority, due, attempts, nonce, label):
         return moves.format_name(id, priority, due, attempts, None, label)
 
-    patch.setattr(consumer, "format_name", without)
+    patch.setattr(claiming, "format_name", without)
+    patch.setattr(settling, "format_name", without)
     patch.setattr(moves, "_nonce_in_name", lambda row: None)
 
 
@@ -290,7 +291,8 @@ def test_rows_that_are_not_committed_are_found(harness):
 
 def test_the_mutants_break_what_is_there():
     """A name that is patched above and has gone would make a test pass for nothing."""
-    assert callable(consumer.format_name)
+    assert callable(claiming.format_name)
+    assert callable(settling.format_name)
     assert callable(moves._nonce_in_name)
     assert callable(mending.mend)
     assert callable(session.Session.write)

@@ -12,7 +12,7 @@ import pytest
 from spoolq.clock import Clock
 from spoolq.models import NewMessage
 from spoolq.relay import carrying
-from spoolq.spool import consumer, drops, files, index, producer, recovery
+from spoolq.spool import by_names, claiming, drops, files, index, producer, recovery
 from spoolq.spool.directory import QueueDirectory
 from spoolq.spool.files import Files
 from spoolq.spool.holders import read_holder
@@ -124,7 +124,7 @@ def acknowledge_without_a_fence_or_lock(patch: pytest.MonkeyPatch) -> None:
 
 def writers_ignored(patch: pytest.MonkeyPatch) -> None:
     """Whatever lies in `new/` is whole."""
-    for module in (drops, consumer):
+    for module in (drops, claiming):
         patch.setattr(module, "take_lease", lambda fd: Writer.NONE)
         patch.setattr(module, "lease_holds", lambda fd: True)
 
@@ -164,7 +164,7 @@ def no_going_on_without_an_index(patch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    patch.setattr(consumer, "NamesOnly", refuse)
+    patch.setattr(by_names, "NamesOnly", refuse)
     patch.setattr(QueueDirectory, "free_ballast", lambda self: False)
 
 

@@ -14,7 +14,7 @@ from contextlib import closing
 import pytest
 
 from spoolq.errors import DiskFull, SpoolqError, StorageError
-from spoolq.spool import consumer, index, moves, queues
+from spoolq.spool import claiming, index, moves, queues
 from spoolq.spool.queue import SpoolQueue
 from tests.helpers import names, needs, wait_for
 from tests.spool.helpers import NOBODY, bodies, drain
@@ -206,7 +206,7 @@ def test_a_claim_that_does_not_reach_its_consumer_is_given_back(queue, monkeypat
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr(consumer if what == "read_arrival" else moves, what, fail)
+        patch.setattr(claiming if what == "read_arrival" else moves, what, fail)
         with pytest.raises((SpoolqError, OSError)):
             queue.dequeue()
     message = queue.dequeue()
