@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import logging
 import os
@@ -70,9 +71,11 @@ def make_spool(
             if os.path.exists(directory.format):  # RACE: made by somebody else in this very moment.
                 return False
             raise
-        check_file_system(os.fspath(_nearest(spool)))
+        nearest = _nearest(spool)
+        check_file_system(os.fspath(nearest))
         files.make_root(os.fspath(spool))
         _check_mode(spool)
+        _sync_above(spool, nearest, files)
     _lay_out(directory, settings)
     if gid is not None:
         _share(directory, gid)
@@ -110,6 +113,17 @@ def _nearest(path: Path) -> Path:
     while not path.exists():
         path = path.parent
     return path
+
+
+def _sync_above(spool: Path, nearest: Path, files: Files) -> None:
+    """The way to the spool is on the disk before anything is promised in it, whoever has just made it."""
+    path = spool
+    while True:
+        path = path.parent
+        with contextlib.suppress(PermissionError):  # not ours to read, so not made here
+            files.sync_directory(os.fspath(path))
+        if nearest in (path, spool):
+            return
 
 
 def _check_mode(spool: Path) -> None:

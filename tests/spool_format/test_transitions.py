@@ -13,7 +13,8 @@ import pytest
 
 from spoolq.models import NewMessage
 from spoolq.settings import Retention, Settings, dump
-from spoolq.spool import consumer, queues
+from spoolq.spool import claiming, queues
+from spoolq.spool.files import Files
 from spoolq.spool.names import parse_name
 from spoolq.spool.queue import SpoolQueue
 from spoolq.testing import FakeClock
@@ -259,7 +260,7 @@ def test_dequeue(story):
     queue = story.open()
     recorder = story.recorder
     for name, word in (("open_message", "open"), ("take_lease", "probe")):
-        recorder.tell(consumer, name, word)
+        recorder.tell(claiming, name, word)
     queue.enqueue(b"x")
     with recorder.story() as steps:
         message = queue.dequeue()
@@ -596,6 +597,29 @@ def test_clean(story):
     assert queue.clean()["dead"] == 2
     assert story.places() == []
     assert os.listdir(story.path / "meta") == []
+
+
+def test_make_spool(tmp_path):
+    """The way to it is on the disk before anything in it is made; what was there above it belongs to somebody else."""
+    did = []
+
+    class Told(Files):
+        def sync_directory(self, path):
+            did.append(f"sync {os.path.relpath(path, tmp_path)}")
+            super().sync_directory(path)
+
+        def mkdir(self, path):
+            did.append(f"mkdir {os.path.relpath(path, tmp_path)}")
+            super().mkdir(path)
+
+    assert queues.make_spool(tmp_path / "a" / "b" / "spool", files=Told())
+    assert did[:3] == ["sync a/b", "sync a", "sync ."]
+    assert did[3].startswith("mkdir a/b/spool/")
+    did.clear()
+    (tmp_path / "there").mkdir(mode=0o700)
+    assert queues.make_spool(tmp_path / "there", files=Told())
+    assert did[0] == "sync ."
+    assert did.count("sync .") == 1
 
 
 def test_make_queue(story):
