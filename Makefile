@@ -10,6 +10,7 @@ BIN := .venv/bin
 UV := $(BIN)/python -m uv
 # A command, and after a colon the Debian package that has it, where that is called otherwise.
 APT_TOOLS := strace dash curl chromium mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs mkfs.btrfs:btrfs-progs faketime
+# RUNLEVEL=1 below: what is a service is installed, and not started.
 # Debian keeps PostgreSQL's programs out of every PATH.
 NO_CLUSTER := /etc/postgresql-common/createcluster.conf
 LIBFUSE := /lib/*/libfuse.so.2 /usr/lib/libfuse.so.2 /usr/lib64/libfuse.so.2
@@ -69,11 +70,12 @@ tools:
 	@missing=; for tool in $(APT_TOOLS); do command -v $${tool%:*} >/dev/null || missing="$$missing $${tool#*:}"; done; \
 	[ -n "$(wildcard $(INITDB))" ] || missing="$$missing postgresql"; \
 	[ -n "$(wildcard $(LIBFUSE))" ] || missing="$$missing libfuse2"; \
+	[ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || missing="$$missing pgbouncer"; \
 	[ -n "$$missing" ] || exit 0; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 		case "$$missing" in *postgresql*) : 'the tests start servers of their own, so none is wanted on the usual port'; \
 			mkdir -p /etc/postgresql-common; [ -e $(NO_CLUSTER) ] || echo 'create_main_cluster = false' > $(NO_CLUSTER);; esac; \
-		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $$missing; } >/dev/null && exit 0; \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq -y --no-install-recommends $$missing; } >/dev/null && exit 0; \
 	fi; \
 	echo "not installed:$$missing. The tests that use them are skipped, or fail if CI is set." >&2; \
 	[ -z "$$CI" ]

@@ -130,21 +130,33 @@ class Database:
         state = getattr(error, "sqlstate", None) or ""
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         place = self.address.shown
+        if sent and (state in _BUSY or state == "53100" or _is_undone(error)):
+            # This try did nothing; an earlier one may have.
+            return self._unknown(call, said)
         if state in _ERRORS:
             kind, hint = _ERRORS[state]
             return kind(f"{call.op}: {said}", op=call.op, path=place, hint=hint)
         if state in _BUSY or state in ("40001", "40P01"):
             return Busy(f"{call.op}: the database is busy: {said}", op=call.op, path=place)
         if isinstance(error, PoolTimeout) and not self._cannot_connect():
-            hint = f"All {self.address.connections} connections are in use: ?connections=N allows more"
+            hint = "It answers now: try again"
+            if self._pool().get_stats()["pool_size"] >= self.address.connections:
+                hint = f"All {self.address.connections} connections are in use: ?connections=N allows more"
             return Busy(f"{call.op}: {said}", op=call.op, path=place, hint=hint)
         if not (_is_undone(error) or _is_lost(error)):
             return StorageError(f"{call.op}: {said}", op=call.op, path=place)
         if not sent:
             hint = "Is it running, and is one of its hosts a primary?"
             return Unreachable(f"{call.op}: {place} does not answer ({said})", op=call.op, path=place, hint=hint)
-        hint = "It may have been done, or not; to repeat it is safe"
-        if not call.repeats:
+        return self._unknown(call, said)
+
+    def _unknown(self, call: Call, said: str) -> OutcomeUnknown:
+        place = self.address.shown
+        if call.op.startswith("enqueue"):
+            hint = "It may have been done, or not: what has a deduplication key is safe to send again"
+        elif call.repeats:
+            hint = "It may have been done, or not; to repeat it is safe"
+        else:
             hint = "It may have been done, or not: look with `spoolq show ID` before you repeat it"
         message = f"{call.op}: the connection to {place} was lost before its answer ({said})"
         return OutcomeUnknown(message, op=call.op, path=place, hint=hint)

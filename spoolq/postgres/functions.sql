@@ -822,6 +822,11 @@ BEGIN
     PERFORM spoolq.drop_upload(id) FROM (
         SELECT id FROM spoolq.uploads WHERE begun_at_ms < at_ms - 36 * 3600000::bigint LIMIT 1 FOR UPDATE SKIP LOCKED
     ) AS stale;
+    -- What a deletion that was cut short has left, and a caller's transaction that ended after it.
+    PERFORM spoolq.sweep(gone.queue, p_limit) FROM (
+        SELECT c.queue FROM spoolq.counts AS c WHERE NOT EXISTS (SELECT FROM spoolq.queues WHERE id = c.queue) UNION
+        SELECT d.queue FROM spoolq.deltas AS d WHERE NOT EXISTS (SELECT FROM spoolq.queues WHERE id = d.queue) LIMIT 1
+    ) AS gone;
     RETURN spoolq.fold(p_queue, 10000) OR did;
 END $$;
 

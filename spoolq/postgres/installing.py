@@ -60,7 +60,7 @@ def _in_one_transaction(address: Address, work: Any) -> Any:
 
 def _init(connection: psycopg.Connection[Any], address: Address) -> bool:
     if _has_schema(connection):
-        version = _version(connection)
+        version = _version(connection, address)
         if version != VERSION:
             raise _other_version(version, address)
         return False
@@ -75,7 +75,7 @@ def _upgrade(connection: psycopg.Connection[Any], address: Address) -> int:
     if not _has_schema(connection):
         hint = "Make it with: spoolq engine init"
         raise NotASpool(f"{address.shown} has no schema spoolq", op="upgrade", path=address.shown, hint=hint)
-    version = _version(connection)
+    version = _version(connection, address)
     if version > VERSION:
         raise _other_version(version, address)
     for old in range(version, VERSION):
@@ -91,7 +91,12 @@ def _has_schema(connection: psycopg.Connection[Any]) -> bool:
     return bool(connection.execute(statements.HAS_SCHEMA).fetchall()[0][0])
 
 
-def _version(connection: psycopg.Connection[Any]) -> int:
+def _version(connection: psycopg.Connection[Any], address: Address) -> int:
+    if not connection.execute(statements.IS_OURS).fetchall()[0][0]:
+        hint = "Use another database, or drop that schema if nobody needs it"
+        raise NotASpool(
+            f"{address.shown} has a schema spoolq of something else", op="engine", path=address.shown, hint=hint
+        )
     return int(connection.execute(statements.VERSION).fetchall()[0][0])
 
 

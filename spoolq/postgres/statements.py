@@ -22,6 +22,7 @@ SESSION = (
 
 VERSION = "SELECT version FROM spoolq.version"
 HAS_SCHEMA = "SELECT to_regnamespace('spoolq') IS NOT NULL"
+IS_OURS = "SELECT to_regclass('spoolq.version') IS NOT NULL"
 INSTALL_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('spoolq engine', 0))"
 UNCHECKED = "SET LOCAL check_function_bodies = off"
 SET_VERSION = (

@@ -9,6 +9,7 @@ import time
 
 import psycopg
 import pytest
+from psycopg_pool import PoolTimeout
 
 from spoolq.errors import LeaseLost, NotASpool, OutcomeUnknown, QueueNotFound, UnknownFormat, Unreachable
 from spoolq.postgres import connection, init, installing, upgrade
@@ -282,3 +283,23 @@ def test_a_deleted_queue_is_gone_for_those_who_have_it_open(dsn, open_queue):
     create_queue(dsn, "emails").close()
     assert open_queue(queue="emails").stats().ready == 0
     assert list_queues(dsn) == ["default", "emails"]
+
+
+def test_busy_after_a_lost_answer_is_an_unknown_outcome(queue, monkeypatch):
+    """The first try may have enqueued it: that the second found no connection does not undo that."""
+    asked, tries = queue.database._asked, []
+
+    def lost(sql, parameters):
+        tries.append(sql)
+        if len(tries) == 1:
+            asked(sql, parameters)
+            raise psycopg.OperationalError("the connection was lost")
+        raise PoolTimeout("couldn't get a connection after 5.00 sec")
+
+    monkeypatch.setattr(queue.database, "_asked", lost)
+    monkeypatch.setattr(connection, "RETRY_S", 0.01)
+    with pytest.raises(OutcomeUnknown) as unknown:
+        queue.enqueue(b"x")
+    assert "deduplication key" in unknown.value.hint
+    monkeypatch.undo()
+    assert queue.stats().ready == 1

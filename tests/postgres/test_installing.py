@@ -114,9 +114,12 @@ def test_a_schema_of_somebody_else_is_not_touched(empty):
     """It is called spoolq and has nothing of ours in it: refused, with what to do."""
     with psycopg.connect(empty, autocommit=True) as admin:
         admin.execute("CREATE SCHEMA spoolq; CREATE TABLE spoolq.theirs ()")
-    for attempt in (init, upgrade, open_queue):
-        with pytest.raises(NotASpool):
+    for attempt in (init, upgrade):
+        with pytest.raises(NotASpool, match="something else") as refused:
             attempt(empty)
+        assert "another database" in refused.value.hint
+    with pytest.raises(NotASpool):
+        open_queue(empty)
     with psycopg.connect(empty) as admin:
         assert admin.execute(
             "SELECT count(*) FROM pg_class WHERE relnamespace = 'spoolq'::regnamespace"

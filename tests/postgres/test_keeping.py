@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from spoolq.errors import LeaseLost
+from spoolq.postgres import create_queue, delete_queue, statements
 from spoolq.settings import Retention, Settings
 from tests.helpers import wait_for
 from tests.postgres_clock import DatabaseClock
@@ -153,3 +154,19 @@ def test_the_rest_is_a_row_a_queue(queue, clock, count):
         queue.purge()
     look(queue, clock)
     assert [count(table) for table in ("version", "queues", "counts")] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["cut short", "beside a transaction"])
+def test_a_deleted_queue_leaves_nothing(dsn, open_queue, clock, count, late):
+    """Also where `spoolq queues delete` was killed on the way, and where a caller's transaction ended after it."""
+    with create_queue(dsn, "emails") as emails, psycopg.connect(dsn) as slow:
+        if late:
+            emails.enqueue(b"x", connection=slow)
+            delete_queue(dsn, "emails")
+            slow.commit()
+        else:
+            emails.enqueue_many([b"x"] * 300)
+            slow.execute(statements.DELETE_QUEUE, ("emails",))
+            slow.commit()
+    look(open_queue(clock=clock), clock, 4)
+    assert (count("messages"), count("deltas"), count("counts")) == (0, 0, 1)

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from spoolq.errors import StorageError
-from tests.helpers import wait_for
+from tests.helpers import needs, wait_for
 from tests.postgres_server import as_user, free_port
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -75,8 +75,7 @@ def test_a_worker_takes_one_for_each_slot_and_one_more(queue, dsn, environ, most
 @pytest.fixture
 def pooler(postgres, tmp_path_factory) -> Iterator:
     """`pooler("session")`: the URL of the database behind a pgbouncer of the test's own."""
-    if PGBOUNCER is None:  # not of `make tools`: its package starts a server of its own
-        pytest.skip("not on this machine: pgbouncer (apt-get install pgbouncer)")
+    needs(PGBOUNCER is not None, "pgbouncer")
     started: list[subprocess.Popen[bytes]] = []
 
     def start(mode: str) -> str:
