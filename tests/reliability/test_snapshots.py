@@ -143,7 +143,7 @@ def snapshots(kind: str, durability: str, copies: int, patch: Patch = whole, rol
 @pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
 def test_snapshots(kind, durability):
     """Whatever had been promised when a copy began is in it, whole."""
-    found = snapshots(kind, durability, count(3, 100))
+    found = snapshots(kind, durability, count(3, 50))
     report("snapshots", disk=kind, durability=durability, **asdict(found))
     assert not found.faults
     assert found.confirmed > found.cuts * 5
