@@ -127,7 +127,7 @@ SELECT relname, pg_total_relation_size(relid)::float8, n_dead_tup FROM pg_stat_u
 WHERE schemaname = 'spoolq' AND relname IN ('messages', 'receipts') ORDER BY relname
 """
 _ALONE = ("enqueue", "claim and acknowledge", "cycle")
-_TURNS = 5
+_TURNS = 20
 """How often bare SQL and spoolq take turns at each figure, so that what else the machine does meets both."""
 
 
@@ -151,6 +151,8 @@ def _round(dsn: str, size: int, count: int, ratios: dict[str, Figure], rates: di
             else:
                 queue.enqueue_many([BODY] * size)
 
+        floor.put(6 * size)  # for what is claimed before it counts
+        queue.enqueue_many([BODY] * (6 * size))
         bare = (lambda: floor.put(size), lambda: floor.take(size), bare_cycle)
         ours = (put, lambda: _take(queue, size), cycle)
         floor.vacuum()
@@ -166,6 +168,9 @@ def _round(dsn: str, size: int, count: int, ratios: dict[str, Figure], rates: di
 def _beside(count: int, theirs: Callable[[], object], ours: Callable[[], object]) -> tuple[float, float]:
     """How often a second each, by turns."""
     each = max(1, count // _TURNS)
+    for _ in range(6):  # what is prepared at the sixth time is
+        theirs()
+        ours()
     turns = [(rate(each, theirs), rate(each, ours)) for _ in range(_TURNS)]
     return tuple(_TURNS / sum(1 / turn[at] for turn in turns) for at in (0, 1))  # type: ignore[return-value]
 

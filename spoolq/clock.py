@@ -6,7 +6,9 @@ clock, which goes on through a suspend and which nobody can set. Never read anot
 
 from __future__ import annotations
 
+import itertools
 import os
+import struct
 import threading
 import time
 
@@ -14,7 +16,6 @@ _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _COUNTER_BITS = 74
 _COUNTER_MASK = (1 << _COUNTER_BITS) - 1
 _RAND_B_MASK = (1 << 62) - 1
-_FRESH_BYTES = 10
 
 
 class Clock:
@@ -51,29 +52,48 @@ class Clock:
         The 74 bits after the time are a counter: random in a new millisecond, later advanced by a random step, so
         that two processes, or the two sides of a fork, do not meet. A clock that goes back keeps the last time.
         """
-        return self._next(self.wall_ms() if now_ms is None else now_ms, os.urandom(_FRESH_BYTES))
+        if now_ms is None:
+            now_ms = self.wall_ms()
+        fresh = int.from_bytes(os.urandom(10), "big")
+        ms, counter = self._advance(now_ms, fresh, 1 + (fresh & 0xFFFFFFFF))
+        return _text(_head(ms, counter), counter)
 
     def new_ids(self, count: int) -> list[str]:
-        """So many of them, in order."""
-        now_ms = self.wall_ms()
-        fresh = os.urandom(_FRESH_BYTES * count)
-        return [self._next(now_ms, fresh[at : at + _FRESH_BYTES]) for at in range(0, len(fresh), _FRESH_BYTES)]
+        """So many of them, in order: the counter is advanced once, by the sum of as many random steps."""
+        chance = os.urandom(10 + 4 * count)
+        steps = [*itertools.accumulate(step + 1 for step in struct.unpack_from(f"{count}I", chance, 10))]
+        whole = steps[-1] if steps else 0
+        ms, last = self._advance(self.wall_ms(), int.from_bytes(chance[:10], "big"), whole)
+        counters = [last - whole + step for step in steps]
+        if not counters or counters[0] >> 62 == last >> 62:
+            head = _head(ms, last)
+            return [_text(head, counter) for counter in counters]
+        return [_text(_head(ms, counter), counter) for counter in counters]
 
-    def _next(self, now_ms: int, chance: bytes) -> str:
-        fresh = int.from_bytes(chance, "big") & _COUNTER_MASK
+    def _advance(self, now_ms: int, fresh: int, step: int) -> tuple[int, int]:
+        """By so much; what is between is the caller's. Returns the time and the counter."""
+        # Half of what there is, at most, so that there is room for steps.
+        fresh = (fresh & _COUNTER_MASK) >> 1
         # Nothing in here lets go of the interpreter: a fork by another thread meanwhile would leave this locked.
         with self._mutex:
             if now_ms > self._last_ms:
                 self._last_ms = now_ms
-                self._counter = fresh >> 1
-            else:
-                self._counter += 1 + (fresh & 0xFFFFFFFF)
-                if self._counter > _COUNTER_MASK:
-                    self._last_ms += 1
-                    self._counter = fresh >> 1
-            ms, counter = self._last_ms, self._counter
-        text = f"{(ms << 16) | 0x7000 | (counter >> 62):016x}{(0b10 << 62) | (counter & _RAND_B_MASK):016x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+                self._counter = fresh
+            elif self._counter + step > _COUNTER_MASK:
+                self._last_ms += 1
+                self._counter = fresh
+            self._counter += step
+            return self._last_ms, self._counter
+
+
+def _head(ms: int, counter: int) -> str:
+    text = f"{(ms << 16) | 0x7000 | (counter >> 62):016x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:]}"
+
+
+def _text(head: str, counter: int) -> str:
+    text = f"{(0b10 << 62) | (counter & _RAND_B_MASK):016x}"
+    return f"{head}-{text[:4]}-{text[4:]}"
 
 
 def id_time_ms(message_id: str) -> int:

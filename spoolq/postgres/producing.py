@@ -108,15 +108,17 @@ def call(queue_id: int, ready: Sequence[Ready], op: str) -> Call:
     """The call that enqueues them, in one transaction."""
     if len(ready) == 1 and ready[0].is_plain:
         return _call_of_one(queue_id, ready[0], op)
+    ids = [each.id for each in ready]
     asked = [each.asked for each in ready]
     bodies = [each.body for each in ready]
+    in_chunks = any(each.chunks for each in bodies)
     columns = (
-        Uuids([each.id for each in ready]),
+        Uuids(ids),
         Bodies([each.whole for each in bodies]),
-        _given([each.size if each.chunks else None for each in bodies]),
-        _given([each.chunks or None for each in bodies]),
-        Instants([id_time_ms(each.id) for each in ready]),
-        *(_NOTHING if all(each is PLAIN for each in asked) else _columns(asked)),
+        [each.size if each.chunks else None for each in bodies] if in_chunks else None,
+        [each.chunks or None for each in bodies] if in_chunks else None,
+        Instants(_times_ms(ids)),
+        *(_NOTHING if asked.count(PLAIN) == len(asked) else _columns(asked)),
     )
     return Call(
         op=op,
@@ -125,6 +127,12 @@ def call(queue_id: int, ready: Sequence[Ready], op: str) -> Call:
         again=(queue_id, *columns, True),
         repeats=True,
     )
+
+
+def _times_ms(ids: Sequence[str]) -> list[int]:
+    """Of ids in order: mostly one instant."""
+    first = id_time_ms(ids[0])
+    return [first] * len(ids) if ids[-1][:13] == ids[0][:13] else [id_time_ms(each) for each in ids]
 
 
 def _columns(asked: Sequence[Asked]) -> tuple[list[Any] | None, ...]:
