@@ -101,7 +101,7 @@ def run(rounds: int, scale: float) -> list[Figure]:
         # Before the million that waits, which leaves the tables as large as they ever were.
         sizes = _sizes(dsn, queue, int(1_000_000 * scale))
         for _ in range(rounds):
-            depth.values.append(_depth(queue, int(1_000_000 * scale)))
+            depth.values.append(_depth(dsn, queue, int(1_000_000 * scale)))
         queue.purge()
     return [*ratios.values(), *(each for each in beside.values() if each.values), depth, *sizes, *rates.values()]
 
@@ -175,10 +175,14 @@ def _beside(count: int, theirs: Callable[[], object], ours: Callable[[], object]
     return tuple(_TURNS / sum(1 / turn[at] for turn in turns) for at in (0, 1))  # type: ignore[return-value]
 
 
-def _depth(queue: Queue, waiting: int) -> float:
-    """Claims with so many waiting, beside claims with few."""
+def _depth(dsn: str, queue: Queue, waiting: int) -> float:
+    """Claims with so many waiting, beside claims with few; vacuumed before either."""
+    found = []
     queue.purge(("ready",))
-    queue.enqueue_many([BODY] * 1000)
-    few = rate(500, lambda: _take(queue, 1))
-    queue.enqueue_many([BODY] * max(0, waiting - 500))
-    return rate(500, lambda: _take(queue, 1)) / few
+    for more in (1000, max(0, waiting - 500)):
+        queue.enqueue_many([BODY] * more)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("VACUUM ANALYZE spoolq.messages")
+        _take(queue, 1)
+        found.append(rate(499, lambda: _take(queue, 1)))
+    return found[1] / found[0]

@@ -72,12 +72,22 @@ Row = tuple[Any, ...]
 Rows = list[Row]
 
 
+class _Connection(psycopg.Connection[Row]):
+    """One of the pool's, with a cursor for one call after another: a new one learns the types of all values anew."""
+
+    kept_cursor: psycopg.Cursor[Row]
+
+    def keep_cursor(self) -> None:
+        """A new one, with nothing in it."""
+        self.kept_cursor = self.cursor(binary=True)
+
+
 class Database:
     """A database, for one address. Thread-safe; a forked child gets connections of its own."""
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._own: tuple[int, ConnectionPool[psycopg.Connection[Row]]] | None = None
+        self._own: tuple[int, ConnectionPool[_Connection]] | None = None
         self._inherited: list[object] = []
         self._closed = False
         self.is_closing = False
@@ -117,9 +127,12 @@ class Database:
             raise self.error_of(error, call, sent=False) from error
 
     def _asked(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
-        with self._borrowed() as connection, connection.cursor(binary=True) as cursor:
+        with self._borrowed() as connection:
             try:
-                return cursor.execute(sql, parameters).fetchall()
+                rows = connection.kept_cursor.execute(sql, parameters).fetchall()
+                if len(rows) > 1 or sql in statements.LARGE:
+                    connection.keep_cursor()  # the last one still has what it was given, and what it got
+                return rows
             except psycopg.Error as error:
                 if error.sqlstate == "25006":  # it was the primary once: the pool shall find the new one
                     connection.close()
@@ -176,7 +189,7 @@ class Database:
             self._own[1].close(timeout=1.0)
 
     @contextmanager
-    def _borrowed(self) -> Iterator[psycopg.Connection[Row]]:
+    def _borrowed(self) -> Iterator[_Connection]:
         """A connection from the pool that was alive a moment ago.
 
         An idle one whose server has gone has something to read. To find that out beforehand, at the price of one
@@ -195,7 +208,7 @@ class Database:
         finally:
             pool.putconn(connection)
 
-    def _pool(self) -> ConnectionPool[psycopg.Connection[Row]]:
+    def _pool(self) -> ConnectionPool[_Connection]:
         own = self._own
         if own is not None and own[0] == os.getpid():
             return own[1]
@@ -203,8 +216,9 @@ class Database:
             raise psycopg.InterfaceError("it is closed")
         if own is not None:
             self._inherited.append(own)  # kept: to drop it would close what the parent uses
-        pool: ConnectionPool[psycopg.Connection[Row]] = ConnectionPool(
+        pool: ConnectionPool[_Connection] = ConnectionPool(
             self.address.dsn,
+            connection_class=_Connection,
             kwargs={"autocommit": True},
             configure=_configure,
             min_size=0,
@@ -229,6 +243,8 @@ class Database:
 def _configure(connection: psycopg.Connection[Row]) -> None:
     arrays.register(connection)
     connection.execute(statements.SESSION)
+    if isinstance(connection, _Connection):
+        connection.keep_cursor()
 
 
 def _pauses() -> Iterator[float]:

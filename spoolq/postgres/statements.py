@@ -71,6 +71,8 @@ ENQUEUE_ONE = "SELECT NULL, spoolq.enqueue_one(%s, %b, %b, %s::bigint, %s::small
 ADD_CHUNK = "SELECT spoolq.add_chunk(%s, %s, %b)"
 DROP_UPLOAD = "SELECT spoolq.drop_upload(%s)"
 CHUNK = "SELECT data FROM spoolq.chunks WHERE id = %s AND number = %s"
+LARGE = frozenset((ENQUEUE, ADD_CHUNK, CHUNK))
+"""What is given to these, or what they answer, may take megabytes."""
 
 CLAIM = (
     "SELECT id::text, nonce, attempts, priority, name, body_bytes, enqueued_at_ms, meta, grp, body"
