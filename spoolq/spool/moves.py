@@ -147,7 +147,7 @@ def to_dead(
         nonce=None,
         held=0,
         claimed_at_ms=None,
-        ended_at_ms=session.clock.wall_ms(),
+        ended_at_ms=session.clock.wall_ms() if entry is None else entry.ended_at_ms,
         deadline_boot_ms=None,
         deadline_at_ms=None,
         reason=summary(reason),

@@ -68,7 +68,8 @@ def row_of_file(
             deadline_at_ms=found.st_mtime_ns // 1_000_000,
         )
     elif state in ("done", "dead"):
-        row = row._replace(ended_at_ms=changed)
+        died = _died_at_ms(meta) if state == "dead" else None
+        row = row._replace(ended_at_ms=changed if died is None else died)
     if has_meta or not stat.S_ISREG(found.st_mode):
         row = row._replace(
             expires_at_ms=_expires_at_ms(meta),
@@ -84,6 +85,12 @@ def _reason(meta: Meta, found: os.stat_result) -> str | None:
     if meta.history:
         return summary(meta.history[-1].reason)
     return None if stat.S_ISREG(found.st_mode) else not_regular(found.st_mode)
+
+
+def _died_at_ms(meta: Meta) -> int | None:
+    """When its last delivery ended it; None where a person moved it to `dead/`."""
+    last = meta.history[-1] if meta.history else None
+    return last.ended_at_ms if last is not None and last.outcome in ("dead", "expired") else None
 
 
 def _expires_at_ms(meta: Meta) -> int | None:

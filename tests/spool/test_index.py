@@ -97,7 +97,8 @@ def known(queue: SpoolQueue) -> dict[str, object]:
         for info in queue.list(state).messages:
             whole = queue.get(info.id).as_dict()
             for changing in ("changed_at_ms", "deadline_at_ms"):
-                del whole[changing]
+                if state != "dead":  # its history tells
+                    del whole[changing]
             found[info.id] = whole
     return found
 
