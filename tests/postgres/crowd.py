@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from spoolq import LeaseLost, open_queue
-from spoolq.errors import OutcomeUnknown, SpoolqError, Unreachable
+from spoolq.errors import Busy, OutcomeUnknown, SpoolqError, Unreachable
 from spoolq.message import Message
 
 REASON = "again, please"
@@ -60,7 +60,7 @@ def settle(message: Message, how: str) -> None:
             sys.stderr.write(f"{how}: unknown after {time.monotonic() - began_s:.1f} s\n")
             if how == "requeue":
                 return None
-        except Unreachable:
+        except (Unreachable, Busy):
             time.sleep(0.1)
         else:
             return tell("again" if how == "requeue" else "done", message)
