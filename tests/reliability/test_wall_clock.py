@@ -179,6 +179,11 @@ def test_a_clock_that_jumps_all_the_time(spool, wall, tmp_path):
 @pytest.mark.timeout(300)
 def test_a_clock_that_jumps_finds(spool, wall, tmp_path, monkeypatch):
     monkeypatch.setenv("SPOOLQ_MUTANT", mutants.boot_clock_by_the_wall.__name__)
-    book, jumps = storm(spool, wall, tmp_path, 30, seeks=True)
-    assert book.faults, f"passed {jumps} jumps"
-    caught("wall clock", mutants.boot_clock_by_the_wall.__name__, book.faults[0])
+    try:
+        book, jumps = storm(spool, wall, tmp_path, 30, seeks=True)
+    except AssertionError as error:  # one of the crew ended: what it was writing was swept as if days old
+        found = str(error).strip().splitlines()[-1:] or ["one of the crew ended"]
+    else:
+        found = book.faults
+        assert found, f"passed {jumps} jumps"
+    caught("wall clock", mutants.boot_clock_by_the_wall.__name__, found[0])
