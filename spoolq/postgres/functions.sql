@@ -117,11 +117,11 @@ BEGIN
         PERFORM spoolq.lock_groups(p_queue, p_groups);
     END IF;
     IF p_again THEN
-        -- There, or there a moment ago: nobody asks again after more than a minute.
+        -- There, or there within the ten minutes that receipts are kept: who asks again may have been stopped meanwhile.
         left_out := ARRAY(
             SELECT id FROM spoolq.messages WHERE id = ANY (p_ids) UNION
             SELECT each.id FROM spoolq.receipts AS r, unnest(r.ids) AS each (id)
-            WHERE r.queue = p_queue AND r.until_at_ms > at_ms + 300000 AND each.id = ANY (p_ids)
+            WHERE r.queue = p_queue AND r.until_at_ms > at_ms AND each.id = ANY (p_ids)
         );
     END IF;
     IF p_keys IS NOT NULL THEN
@@ -290,6 +290,9 @@ BEGIN
                 m.id, m.nonce, m.attempts, m.priority, m.name, m.body_bytes, m.enqueued_at_ms, m.meta, m.grp,
                 CASE WHEN m.body_bytes <= p_inline THEN m.body END
             INTO id, nonce, attempts, priority, name, body_bytes, enqueued_at_ms, meta, grp, body;
+        IF NOT FOUND THEN  -- an answer of nothing but NULL would be a message to whoever asks
+            RETURN;
+        END IF;
         one.changed_at_ms := greatest(at_ms - one.changed_at_ms, 0);
         INSERT INTO spoolq.deltas (queue, minute, ready, ready_bytes, claimed, claimed_bytes, wait_ms, waits)
             VALUES (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import grp
 import logging
 import os
@@ -25,6 +25,10 @@ log = logging.getLogger("spoolq.spool")
 DEFAULT = "default"
 _MAY_BE_THERE = frozenset(("queue.toml", "README.md", "README", ".gitignore", ".gitkeep", "lost+found", "spoolq.toml"))
 _SHARED_DIRECTORIES = ("new", "tmp")
+
+
+_NOT_OURS_TO_SYNC = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL)
+"""Of a directory above a spool: it cannot have been changed by us, or its file system has no such thing."""
 
 
 def check_queue_name(name: str) -> str:
@@ -120,8 +124,11 @@ def _sync_above(spool: Path, nearest: Path, files: Files) -> None:
     path = spool
     while True:
         path = path.parent
-        with contextlib.suppress(PermissionError):  # not ours to read, so not made here
+        try:
             files.sync_directory(os.fspath(path))
+        except OSError as error:
+            if error.errno not in _NOT_OURS_TO_SYNC:
+                raise
         if nearest in (path, spool):
             return
 
