@@ -164,3 +164,16 @@ def test_a_deadline_by_hand_ends_a_claim_early_or_late(spool, queue, open_queue,
     other.maintain()
     assert other.dequeue() is None
     message.ack()
+
+
+def test_when_a_message_died_outlives_the_index(spool, queue, clock):
+    """Its history says so; the change time of its file, by which a person's `mv` is judged, is of another clock here."""
+    queue.enqueue_many([b"first", b"second"])
+    first, second = queue.dequeue_many(2)
+    second.dead_letter("no")
+    clock.advance(HOUR_S)
+    first.dead_letter("no")
+    died = {info.id: info.changed_at_ms for info in queue.list("dead").messages}
+    queue.rebuild()
+    assert {info.id: info.changed_at_ms for info in queue.list("dead").messages} == died
+    assert [info.id for info in queue.list("dead").messages] == [second.id, first.id]
