@@ -167,7 +167,7 @@ def test_a_deadline_by_hand_ends_a_claim_early_or_late(spool, queue, open_queue,
 
 
 def test_when_a_message_died_outlives_the_index(spool, queue, clock):
-    """Its history says so; the change time of its file, by which a person's `mv` is judged, is of another clock here."""
+    """Its history says so; the change time of its file is of another clock here."""
     queue.enqueue_many([b"first", b"second"])
     first, second = queue.dequeue_many(2)
     second.dead_letter("no")
