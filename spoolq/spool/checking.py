@@ -15,6 +15,7 @@ from spoolq.models import Problem
 from spoolq.spool import looks, mending, moves
 from spoolq.spool.directory import STATE_DIRECTORIES
 from spoolq.spool.drops import Drops
+from spoolq.spool.files import is_directory
 from spoolq.spool.holders import is_alive
 from spoolq.spool.index import Index
 from spoolq.spool.names import Name, is_holder, parse_name
@@ -151,6 +152,9 @@ class Check:
             return
         row = index.row(name.id)
         if row is not None and row.state in _STATES[kind] and moves.name_of(row) == text:
+            return
+        if kind in ("done", "dead") and is_directory(f"{directory}/{text}"):
+            self._say_strange(kind, text)
             return
         said = "has no row in the index" if row is None else f"is {row.state} in the index"
         self._say(

@@ -110,7 +110,7 @@ def expire(session: Session, index: Index, row: Row) -> list[str]:
 
 
 def put_row(session: Session, index: Index, directory: str, name: Name) -> bool:
-    """A row for a file that has none; False where the file has gone meanwhile, or is a directory in `new/`."""
+    """A row for a file that has none; False where the file has gone meanwhile, or is a directory."""
     try:
         found = os.lstat(f"{directory}/{format_name(*name)}")
     except FileNotFoundError:  # RACE: moved by hand, with no lock; it is looked for again where it went.
@@ -124,5 +124,5 @@ def put_row(session: Session, index: Index, directory: str, name: Name) -> bool:
 
 
 def _is_no_message(session: Session, directory: str, found: os.stat_result) -> bool:
-    """A directory in `new/`, whatever its name: it stays where it is, and the scan reports it."""
-    return directory == session.directory.new and stat.S_ISDIR(found.st_mode)
+    """A directory, whatever its name: it stays where it is, and is reported. In `cur/` it goes back to `new/` first."""
+    return directory != session.directory.cur and stat.S_ISDIR(found.st_mode)

@@ -16,7 +16,7 @@ from spoolq.errors import LeaseLost
 from spoolq.models import Attempt
 from spoolq.reasons import summary
 from spoolq.spool.directory import path_in
-from spoolq.spool.files import open_message
+from spoolq.spool.files import is_directory, open_message
 from spoolq.spool.index import Contradiction, Index
 from spoolq.spool.meta import append_attempt, read_arrival
 from spoolq.spool.names import Name, format_name
@@ -157,8 +157,17 @@ def to_dead(
 
 
 def remove(session: Session, index: Index, row: Row) -> None:
-    """Delete a message for good; that its file is gone already is as well. Its receipt is answered to the end."""
-    session.directory.remove(path_of(session, row))
+    """Delete a message for good; that its file is gone already is as well. Its receipt is answered to the end.
+
+    A directory that somebody put in its place stays, and is no message.
+    """
+    path = path_of(session, row)
+    try:
+        session.directory.remove(path)
+    except (IsADirectoryError, PermissionError) as error:  # the second on macOS
+        if not is_directory(path):
+            raise
+        log.warning("directory.left path=%s error=%s", path, error)
     since_ms = session.clock.wall_ms() - SETTLED_KEPT_MS
     if row.state == "done" and row.nonce is not None and (row.ended_at_ms or 0) > since_ms:
         index.change(row, row._replace(state="settled"))

@@ -128,8 +128,8 @@ class _Reading:
                     found = os.lstat(f"{path}/{text}")
                 except FileNotFoundError:  # RACE: moved by hand since it was listed; the next scan or check sees it.
                     continue
-                if kind == "new" and stat.S_ISDIR(found.st_mode):
-                    continue  # no message, whatever its name: the scan reports it
+                if kind != "cur" and stat.S_ISDIR(found.st_mode):
+                    continue  # no message, whatever its name: the scan reports it, or check
                 self.given += 1
                 if self._progress is not None and self.given % _PROGRESS_EVERY == 0:
                     self._progress(self.given, self._all)

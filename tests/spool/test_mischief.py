@@ -16,10 +16,16 @@ import pytest
 from spoolq.errors import DiskFull, SpoolqError, StorageError
 from spoolq.spool import claiming, index, moves, queues
 from spoolq.spool.queue import SpoolQueue
+from spoolq.testing import FakeClock
 from tests.helpers import names, needs, wait_for
 from tests.spool.helpers import NOBODY, bodies, drain
 
 ID = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
 
 
 def meta(spool, id, *lines):
@@ -288,6 +294,40 @@ def test_a_directory_that_was_removed_is_told_of_and_made_again_by_opening(spool
         assert b"last" in drain(again)
         assert again.check(fix=True) is not None
         assert again.check() == []
+
+
+@pytest.mark.parametrize("state", ["done", "dead"])
+@pytest.mark.parametrize("known", ["by nobody", "after a rebuild", "in a message's place"])
+def test_a_directory_among_what_has_ended_keeps_nothing_else(spool, open_queue, clock, state, known):
+    """A person put it there under a message's name: it is no message, it stays, and check says so."""
+    queue = open_queue(clock=clock)
+    for _ in range(3):
+        queue.enqueue(b"body")
+        message = queue.dequeue()
+        message.ack() if state == "done" else message.dead_letter("no good")
+    planted = spool / state / f"{ID},n=planted"
+    if known == "in a message's place":
+        planted = next((spool / state).iterdir())
+        planted.unlink()
+    planted.mkdir()
+    (planted / "mine").touch()
+    os.symlink("/nowhere", spool / state / clock.new_id())
+    if known == "after a rebuild":
+        queue.rebuild()
+    if known != "in a message's place":
+        assert [problem.kind for problem in queue.check() if problem.path == str(planted)] == ["strange"]
+    queue.check(fix=True)
+    clock.advance(2 * 86_400)
+    if state == "done":
+        queue.clean()
+    else:
+        queue.enqueue(b"ready")
+        queue.purge(["ready", "dead"])
+    assert names(spool, state) == [planted.name]
+    assert queue.stats().done == queue.stats().dead == 0
+    assert [problem.path for problem in queue.check(fix=True)] == [str(planted)]
+    assert names(spool, state) == [planted.name]
+    shutil.rmtree(planted)
 
 
 def test_everything_chowned_and_read_only_says_so(spool, open_queue, child):
