@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 
 from spoolq.errors import LeaseLost
-from spoolq.models import Attempt
+from spoolq.models import STATES, Attempt
 from spoolq.reasons import summary
 from spoolq.spool.directory import path_in
 from spoolq.spool.files import is_directory, open_message
@@ -25,6 +25,8 @@ from spoolq.spool.session import Session
 
 log = logging.getLogger("spoolq.spool")
 
+_STATES = frozenset((*STATES, "settled"))
+
 
 @cache
 def host() -> str:
@@ -33,7 +35,12 @@ def host() -> str:
 
 
 def name_of(row: Row) -> str:
-    """The file name that a row calls for. Contradiction where it is none, and leads elsewhere: a forged row."""
+    """The file name that a row calls for. Contradiction where it is none, and leads elsewhere: a forged row.
+
+    Likewise of a state that is none, since it says in which directory.
+    """
+    if row.state not in _STATES:
+        raise Contradiction(f"{row.state!r} is no state")
     text = format_name(row.id, row.priority, row.due_at_ms, row.attempts, _nonce_in_name(row), row.label)
     if "/" in text or "\0" in text:
         raise Contradiction(f"{text!r} is no name")

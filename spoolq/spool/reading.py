@@ -18,6 +18,7 @@ from spoolq.models import STATES, Filter, HolderInfo, MessageInfo, Minute, Page,
 from spoolq.spool import looks, moves
 from spoolq.spool.files import open_message
 from spoolq.spool.holders import is_alive, read_holder
+from spoolq.spool.index import Contradiction
 from spoolq.spool.meta import Meta, read_meta
 from spoolq.spool.names import holder_of, is_holder
 from spoolq.spool.rows import BUCKETS_S, Counts, Row
@@ -38,7 +39,9 @@ def to_info(session: Session, row: Row, meta: Meta | None = None) -> MessageInfo
     deadline = None
     if row.deadline_boot_ms is not None:
         deadline = session.clock.wall_ms() + row.deadline_boot_ms - session.clock.boot_ms()
-    state: State = next(state for state in STATES if state == row.state)
+    state: State | None = next((state for state in STATES if state == row.state), None)
+    if state is None:
+        raise Contradiction(f"{row.state!r} is no state")
     info = MessageInfo(
         id=row.id,
         queue=session.name,

@@ -200,6 +200,31 @@ def test_a_row_is_not_believed_of_a_body(spool, open_queue, tmp_path, change):
     queue.check(fix=True)
 
 
+@pytest.mark.parametrize("state", ["none", "../new", "", "READY"])
+@pytest.mark.parametrize("how", ["get", "search", "read_body", "check", "delete", "purge"])
+def test_a_row_of_a_state_that_is_none_makes_the_index_anew(spool, open_queue, state, how):
+    queue = open_queue()
+    id = queue.enqueue(b"body", name="n")
+    queue.close()
+    with closing(sqlite3.connect(spool / "index.db")) as db:
+        db.execute("UPDATE messages SET state = ?", (state,))
+        db.commit()
+    queue = open_queue()
+    if how == "get":
+        assert queue.get(id).state == "ready"
+    elif how == "search":
+        assert [info.state for info in queue.search("n")] == ["ready"]
+    elif how == "read_body":
+        with queue.read_body(id) as body:
+            assert body.read() == b"body"
+    elif how == "check":
+        queue.check(fix=True)
+        assert queue.get(id).state == "ready"
+    else:
+        queue.delete(id) if how == "delete" else queue.purge()
+        assert names(spool, "new") == []
+
+
 # Things that fail between a claim and its consumer
 
 
