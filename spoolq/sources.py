@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import BinaryIO
 
 from spoolq.errors import UnsafeFile, storage_error
+
+
+@contextmanager
+def sending(path: str, *, move: bool) -> Iterator[BinaryIO]:
+    """For a `with`: a file to send, which with `move` is removed once it has been sent."""
+    with closing(open_regular(path)) as file:
+        yield file
+        if move:
+            remove_sent(path, file)
 
 
 def open_regular(path: str) -> BinaryIO:

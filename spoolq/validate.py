@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from spoolq.models import STATES, NewMessage
+from spoolq.models import DEFAULT_PRIORITY, STATES, NewMessage
 from spoolq.settings import SECONDS_MAX
 
 MAX_KEY_CHARS = 200
@@ -23,6 +23,7 @@ MAX_LIMIT = 10_000
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _RECEIPT = re.compile(rf"({_ID.pattern})\.([klt][0-9a-z]{{1,40}})")
+_QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _MARK = re.compile(r"[0-9a-z]{8}")
 _LINE_BREAKS = re.compile(r"[\r\n\0]")
 _SHOWN_CHARS = 80
@@ -30,7 +31,7 @@ _SHOWN_CHARS = 80
 
 def check_new_message(
     *,
-    priority: int = 5,
+    priority: int = DEFAULT_PRIORITY,
     delay_s: float = 0,
     headers: Mapping[str, str] | None = None,
     content_type: str | None = None,
@@ -57,6 +58,33 @@ def check_new_message(
         _check_key("group", group)
     if ttl_s is not None:
         _check_seconds("ttl_s", ttl_s)
+
+
+def new_message(
+    body: bytes = b"",
+    *,
+    priority: int,
+    delay_s: float,
+    headers: Mapping[str, str] | None,
+    content_type: str | None,
+    name: str | None,
+    dedup_key: str | None,
+    group: str | None,
+    ttl_s: float | None,
+) -> NewMessage:
+    """The arguments of `enqueue`, checked. Without a body where that goes beside it, in pieces."""
+    new = NewMessage(
+        body=body,
+        priority=priority,
+        delay_s=delay_s,
+        headers=headers or {},
+        content_type=content_type,
+        name=name,
+        dedup_key=dedup_key,
+        group=group,
+        ttl_s=ttl_s,
+    )
+    return as_new_message(new)
 
 
 def as_new_message(message: NewMessage | bytes) -> NewMessage:
@@ -147,6 +175,17 @@ def check_rate(rate: float | None) -> None:
         raise _wrong("rate", rate, "a number a second", TypeError)
     if not 0 < rate <= 1e9:
         raise _wrong("rate", rate, "over 0 a second")
+
+
+def check_queue_name(name: str) -> str:
+    """The name, if a queue may be called that: in a URL it can never lead to another route."""
+    if not isinstance(name, str):
+        raise TypeError(f"queue must be text, not {name!r}")
+    if _QUEUE_NAME.fullmatch(name) is None:
+        raise ValueError(
+            f"queue must be 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit, not {name!r}"
+        )
+    return name
 
 
 def check_mark(mark: str) -> None:

@@ -14,12 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from spoolq import validate
+
 SCHEMES = ("http", "https", "http+unix")
 TOKEN_VARIABLE = "SPOOLQ_TOKEN"
 DEFAULT_QUEUE = "default"
 
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _TOKEN = re.compile(r"[!-~]+")
 
 
@@ -66,18 +67,9 @@ def parse(url: str, queue: str | None, environ: Mapping[str, str]) -> Address:
     name = queue or asked.get("queue") or named or DEFAULT_QUEUE
     token = asked.get("token") or environ.get(TOKEN_VARIABLE) or None
     server, base, socket = _places(split, port, prefix, shown)
-    return Address(server=server, base=base, socket=socket, queue=check_queue_name(name), token=_checked_token(token))
-
-
-def check_queue_name(name: str) -> str:
-    """The name, if a queue may be called that: it can never lead to another route."""
-    if not isinstance(name, str):
-        raise TypeError(f"queue must be text, not {name!r}")
-    if _QUEUE_NAME.fullmatch(name) is None:
-        raise ValueError(
-            f"queue must be 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit, not {name!r}"
-        )
-    return name
+    return Address(
+        server=server, base=base, socket=socket, queue=validate.check_queue_name(name), token=_checked_token(token)
+    )
 
 
 def shown_url(url: str) -> str:

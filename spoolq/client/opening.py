@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from spoolq import validate
 from spoolq.client import address, values
 from spoolq.client.connection import BULK_S, Call
 from spoolq.client.queue import HttpQueue
@@ -33,7 +34,7 @@ def list_queues(url: str) -> list[str]:
 
 def create_queue(url: str, name: str, settings: Settings | None = None) -> HttpQueue:
     """Make a queue at a server and open it. QueueExists."""
-    asked: dict[str, Any] = {"name": address.check_queue_name(name)}
+    asked: dict[str, Any] = {"name": validate.check_queue_name(name)}
     if settings is not None:
         asked["settings"] = values.plain(settings)
     made = HttpQueue(address.parse(url, name, os.environ))

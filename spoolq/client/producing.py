@@ -6,7 +6,6 @@ import json
 import secrets
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from spoolq import validate
@@ -22,60 +21,37 @@ HEADER_CHARS = 4096
 """Message headers up to this travel in a header of the request; longer ones, which a proxy may refuse, in a part."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a producer asks for besides the body; the arguments of `enqueue`."""
+def single(path: str, upload: Upload, new: NewMessage, op: str) -> Call:
+    """The request that enqueues one message, its body that of `upload`.
 
-    priority: int = DEFAULT_PRIORITY
-    delay_s: float = 0
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content_type: str | None = None
-    name: str | None = None
-    dedup_key: str | None = None
-    group: str | None = None
-    ttl_s: float | None = None
-
-    def check(self, headers: Mapping[str, str] | None) -> None:
-        """Judge them, the headers as they were given."""
-        validate.check_new_message(
-            priority=self.priority,
-            delay_s=self.delay_s,
-            headers=headers,
-            content_type=self.content_type,
-            name=self.name,
-            dedup_key=self.dedup_key,
-            group=self.group,
-            ttl_s=self.ttl_s,
-        )
-
-    def parameters(self) -> dict[str, Any]:
-        """What differs from the defaults, without the headers."""
-        given = {
-            "priority": None if self.priority == DEFAULT_PRIORITY else self.priority,
-            "delay_s": self.delay_s or None,
-            "content_type": self.content_type,
-            "name": self.name,
-            "dedup_key": self.dedup_key,
-            "group": self.group,
-            "ttl_s": self.ttl_s,
-        }
-        return {key: value for key, value in given.items() if value is not None}
-
-
-def single(path: str, upload: Upload, asked: Asked, op: str) -> Call:
-    """The request that enqueues one message. With a key it may be repeated: the server knows the second one by it."""
-    repeats = asked.dedup_key is not None
-    parameters = asked.parameters()
-    if not asked.headers:
+    With a key it may be repeated: the server knows the second one by it.
+    """
+    repeats = new.dedup_key is not None
+    parameters = _parameters(new)
+    if not new.headers:
         return Call(method="POST", path=path, op=op, query=parameters, upload=upload, repeats=repeats)
-    text = json.dumps(dict(asked.headers), separators=(",", ":"))
+    text = json.dumps(dict(new.headers), separators=(",", ":"))
     if len(text) <= HEADER_CHARS:
         headers = {"Spoolq-Headers": text}
         return Call(method="POST", path=path, op=op, query=parameters, headers=headers, upload=upload, repeats=repeats)
     boundary = secrets.token_hex(16)
-    upload.before, upload.after = _form(boundary, {**parameters, "headers": dict(asked.headers)})
+    upload.before, upload.after = _form(boundary, {**parameters, "headers": dict(new.headers)})
     headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
     return Call(method="POST", path=path, op=op, headers=headers, upload=upload, repeats=repeats)
+
+
+def _parameters(new: NewMessage) -> dict[str, Any]:
+    """What differs from the defaults, without the headers."""
+    given = {
+        "priority": None if new.priority == DEFAULT_PRIORITY else new.priority,
+        "delay_s": new.delay_s or None,
+        "content_type": new.content_type,
+        "name": new.name,
+        "dedup_key": new.dedup_key,
+        "group": new.group,
+        "ttl_s": new.ttl_s,
+    }
+    return {key: value for key, value in given.items() if value is not None}
 
 
 def _form(boundary: str, parameters: Mapping[str, Any]) -> tuple[bytes, bytes]:
@@ -111,20 +87,6 @@ def is_large(batch: list[NewMessage]) -> bool:
     return len(batch) == 1 and len(batch[0].body) > BATCH_BYTES
 
 
-def asked_of(new: NewMessage) -> Asked:
-    """What comes with a message."""
-    return Asked(
-        priority=new.priority,
-        delay_s=new.delay_s,
-        headers=new.headers,
-        content_type=new.content_type,
-        name=new.name,
-        dedup_key=new.dedup_key,
-        group=new.group,
-        ttl_s=new.ttl_s,
-    )
-
-
 def many(path: str, batch: list[NewMessage]) -> Call:
     """The request that enqueues a batch. It may be repeated where each message has a key."""
     return Call(
@@ -138,8 +100,7 @@ def many(path: str, batch: list[NewMessage]) -> Call:
 
 
 def _line(new: NewMessage) -> bytes:
-    asked = asked_of(new)
-    line = asked.parameters() | {"body_base64": b64encode(new.body).decode()}
-    if asked.headers:
-        line["headers"] = dict(asked.headers)
+    line = _parameters(new) | {"body_base64": b64encode(new.body).decode()}
+    if new.headers:
+        line["headers"] = dict(new.headers)
     return json.dumps(line, separators=(",", ":")).encode() + b"\n"

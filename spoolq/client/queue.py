@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from itertools import islice
 from typing import Any, BinaryIO, TypeVar
 
@@ -21,7 +20,6 @@ from spoolq.client.connection import BULK_S, Call, Connection, not_understood, q
 from spoolq.client.consuming import Consumer, HttpSlot
 from spoolq.client.dead_letters import HttpDeadLetters
 from spoolq.client.download import download
-from spoolq.client.producing import Asked
 from spoolq.clock import Clock
 from spoolq.consume import consume
 from spoolq.errors import LeaseLost
@@ -43,7 +41,7 @@ from spoolq.models import (
     Stats,
 )
 from spoolq.settings import Settings
-from spoolq.sources import open_regular, remove_sent
+from spoolq.sources import sending
 
 T = TypeVar("T")
 
@@ -104,9 +102,17 @@ class HttpQueue(Queue):
         ttl_s: float | None = None,
     ) -> str:
         """Put a message in the queue; a file is streamed. Without `dedup_key`, a lost answer is OutcomeUnknown."""
-        asked = Asked(priority, delay_s, headers or {}, content_type, name, dedup_key, group, ttl_s)
-        asked.check(headers)
-        return self._enqueue(Upload(body), asked, "enqueue")
+        new = validate.new_message(
+            priority=priority,
+            delay_s=delay_s,
+            headers=headers,
+            content_type=content_type,
+            name=name,
+            dedup_key=dedup_key,
+            group=group,
+            ttl_s=ttl_s,
+        )
+        return self._enqueue(Upload(body), new, "enqueue")
 
     def enqueue_file(
         self,
@@ -124,27 +130,31 @@ class HttpQueue(Queue):
     ) -> str:
         """Enqueue a file's content; with `move` the file goes, once the message is there."""
         where = os.fspath(path)
-        own_name = os.path.basename(where) if name is None else name
-        asked = Asked(priority, delay_s, headers or {}, content_type, own_name, dedup_key, group, ttl_s)
-        asked.check(headers)
-        with closing(open_regular(where)) as file:
-            message_id = self._enqueue(Upload(file), asked, "enqueue_file")
-            if move:
-                remove_sent(where, file)
-        return message_id
+        new = validate.new_message(
+            priority=priority,
+            delay_s=delay_s,
+            headers=headers,
+            content_type=content_type,
+            name=os.path.basename(where) if name is None else name,
+            dedup_key=dedup_key,
+            group=group,
+            ttl_s=ttl_s,
+        )
+        with sending(where, move=move) as file:
+            return self._enqueue(Upload(file), new, "enqueue_file")
 
     def enqueue_many(self, messages: Iterable[NewMessage | bytes]) -> list[str]:
         """Enqueue many, some hundred a request; ids in order."""
         ids: list[str] = []
         for batch in producing.batches(messages):
             if producing.is_large(batch):
-                ids.append(self._enqueue(Upload(batch[0].body), producing.asked_of(batch[0]), "enqueue_many"))
+                ids.append(self._enqueue(Upload(batch[0].body), batch[0], "enqueue_many"))
             else:
                 ids += self._answer(producing.many(self._path("/messages/batch"), batch), lambda data: data["ids"])
         return ids
 
-    def _enqueue(self, upload: Upload, asked: Asked, op: str) -> str:
-        return self._answer(producing.single(self._path("/messages"), upload, asked, op), lambda data: str(data["id"]))
+    def _enqueue(self, upload: Upload, new: NewMessage, op: str) -> str:
+        return self._answer(producing.single(self._path("/messages"), upload, new, op), lambda data: str(data["id"]))
 
     # Consuming
 

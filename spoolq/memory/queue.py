@@ -9,7 +9,6 @@ import io
 import os
 import secrets
 import socket
-import stat
 import sys
 from bisect import bisect_left
 from collections import Counter
@@ -19,7 +18,7 @@ from typing import BinaryIO
 from spoolq import validate
 from spoolq.clock import Clock
 from spoolq.consume import consume
-from spoolq.errors import LeaseLost, MessageTooLarge, NotCapable, UnsafeFile, storage_error
+from spoolq.errors import LeaseLost, MessageTooLarge, NotCapable
 from spoolq.interfaces import Capabilities, Progress, Queue, Slot
 from spoolq.memory import look
 from spoolq.memory.dead_letters import MemoryDeadLetters
@@ -39,6 +38,7 @@ from spoolq.models import (
     Stats,
 )
 from spoolq.settings import Settings
+from spoolq.sources import sending
 from spoolq.spool.names import clean_name
 
 _LOOK_EVERY_S = 0.1
@@ -127,18 +127,18 @@ class MemoryQueue(Queue):
         ttl_s: float | None = None,
     ) -> str:
         """Put a message in the queue and return its id."""
-        new = NewMessage(
-            body=self._read(body),
+        new = validate.new_message(
+            self._read(body),
             priority=priority,
             delay_s=delay_s,
-            headers=headers or {},
+            headers=headers,
             content_type=content_type,
             name=name,
             dedup_key=dedup_key,
             group=group,
             ttl_s=ttl_s,
         )
-        return self.enqueue_many([new])[0]
+        return self._put(new)
 
     def enqueue_file(
         self,
@@ -155,31 +155,28 @@ class MemoryQueue(Queue):
         ttl_s: float | None = None,
     ) -> str:
         """Enqueue a file's content; with `move` the file goes."""
-        with _open_regular(path) as file:
-            message_id = self.enqueue(
+        where = os.fspath(path)
+        with sending(where, move=move) as file:
+            return self.enqueue(
                 file,
                 priority=priority,
                 delay_s=delay_s,
                 headers=headers,
                 content_type=content_type,
-                name=os.path.basename(os.fspath(path)) if name is None else name,
+                name=os.path.basename(where) if name is None else name,
                 dedup_key=dedup_key,
                 group=group,
                 ttl_s=ttl_s,
             )
-        if move:
-            os.unlink(path)
-        return message_id
 
     def enqueue_many(self, messages: Iterable[NewMessage | bytes]) -> list[str]:
         """Enqueue many; ids in order."""
-        ids = []
-        for message in messages:
-            new = validate.as_new_message(message)
-            name = clean_name(new.name) or None if new.name is not None else None
-            with self._lock:
-                ids.append(self.store.enqueue(new, name))
-        return ids
+        return [self._put(validate.as_new_message(message)) for message in messages]
+
+    def _put(self, new: NewMessage) -> str:
+        name = None if new.name is None else clean_name(new.name) or None
+        with self._lock:
+            return self.store.enqueue(new, name)
 
     def _read(self, body: bytes | bytearray | memoryview | BinaryIO) -> bytes:
         if isinstance(body, (bytes, bytearray, memoryview)):
@@ -553,17 +550,6 @@ class MemoryQueue(Queue):
     def _check_open(self, holder: _Holder) -> None:
         if holder.id not in self._holders:
             raise ValueError(f"the queue {self.name!r}, or this slot of it, is closed")
-
-
-def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    where = os.fspath(path)
-    try:
-        found = os.lstat(where)
-        if not stat.S_ISREG(found.st_mode):
-            raise UnsafeFile(f"{where} is not a regular file", op="enqueue_file", path=where)
-        return open(where, "rb")
-    except OSError as error:
-        raise storage_error(error, "enqueue_file", where) from error
 
 
 def _not_capable(op: str) -> NotCapable:
