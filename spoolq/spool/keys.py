@@ -15,7 +15,7 @@ from spoolq.spool import looks
 from spoolq.spool.directory import QueueDirectory
 from spoolq.spool.index import Index
 from spoolq.spool.mending import put_row
-from spoolq.spool.meta import discard_arrival, place_arrival
+from spoolq.spool.meta import discard_arrival, is_anothers_body, place_arrival
 from spoolq.spool.rows import Key
 from spoolq.spool.session import IndexDamaged, Session, translated
 
@@ -106,6 +106,8 @@ class Keys:
 
     def _writer_lives(self, id: str) -> bool:
         """Whether the file that a reservation names is still being written, by its writer's lock on it."""
+        if is_anothers_body(self._directory, id):
+            return False
         try:
             fd = os.open(self._directory.temporary(id), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except FileNotFoundError:

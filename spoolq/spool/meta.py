@@ -115,6 +115,17 @@ def discard_arrival(directory: QueueDirectory, id: str) -> None:
     directory.files.discard(_temporary(directory, id))
 
 
+def is_anothers_body(directory: QueueDirectory, id: str) -> bool:
+    """Whether the file of this id in `tmp/` was not made by who wrote its metadata: it is no body of a reservation.
+
+    Whoever may drop sees the ids in `new/`, and can name a file there after any of them.
+    """
+    try:
+        return os.lstat(directory.temporary(id)).st_uid != os.lstat(directory.meta_path(id)).st_uid
+    except FileNotFoundError:  # RACE: renamed into `new/`, or no metadata is left to compare it with.
+        return False
+
+
 def _temporary(directory: QueueDirectory, id: str) -> str:
     return directory.temporary(id + ".meta")
 

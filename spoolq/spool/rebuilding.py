@@ -21,7 +21,7 @@ from spoolq.settings import Settings
 from spoolq.spool import index as sql
 from spoolq.spool.directory import STATE_DIRECTORIES, QueueDirectory
 from spoolq.spool.files import not_regular
-from spoolq.spool.meta import Meta, read_meta
+from spoolq.spool.meta import Meta, is_anothers_body, read_meta
 from spoolq.spool.names import Name, format_name, is_id, parse_name
 from spoolq.spool.rows import Key, Row
 
@@ -150,7 +150,8 @@ class _Reading:
         Where the body is still in `tmp/` there has never been a message: its key is reserved, and its writer may live.
         """
         for id in self._with_meta:
-            reserved = os.path.lexists(self._directory.temporary(id))
+            there = os.path.lexists(self._directory.temporary(id))
+            reserved = there and not is_anothers_body(self._directory, id)
             self._keep_key(id, read_meta(self._directory, id), reserved=reserved)
 
     def _keep_key(self, id: str, meta: Meta, *, reserved: bool = False) -> None:

@@ -20,7 +20,7 @@ from spoolq.spool.directory import path_in
 from spoolq.spool.files import open_message
 from spoolq.spool.holders import is_alive, read_holder
 from spoolq.spool.index import Index
-from spoolq.spool.meta import Arrival, read_arrival, write_arrival
+from spoolq.spool.meta import Arrival, is_anothers_body, read_arrival, write_arrival
 from spoolq.spool.names import Name, clean_name, holder_of, is_holder, is_id, parse_name
 from spoolq.spool.probe import Writer, take_lease
 from spoolq.spool.rebuilding import deadline_boot_ms
@@ -298,7 +298,7 @@ class Recovery:
             return True
         if stat.S_ISREG(found.st_mode) and _in_use(path):
             return False
-        if is_id(text) and not self._has_row(text):
+        if is_id(text) and not self._has_row(text) and not is_anothers_body(self._directory, text):
             # First, so that without a body there is no metadata of a message that never was: its key would count.
             self._files.unlink_if_there(self._directory.meta_path(text))
         return self._files.unlink_if_there(path)

@@ -1,10 +1,12 @@
 """Deduplication keys when the index goes in the middle: one message a key, and its body is what was sent."""
 
+import fcntl
 import io
 import os
 import threading
 from collections import Counter
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +14,8 @@ from spoolq.errors import StorageError
 from spoolq.spool import index as sql
 from spoolq.spool import looks
 from spoolq.spool.files import Files
-from tests.helpers import names, wait_for
-from tests.spool.helpers import drain
+from tests.helpers import names, needs, wait_for
+from tests.spool.helpers import NOBODY, drain
 
 
 class Hooked(Files):
@@ -171,6 +173,48 @@ def test_a_stream_is_read_once_whatever_happens_to_the_index(queue, monkeypatch,
         id = queue.enqueue(io.BytesIO(b"the whole body"), dedup_key="key")
     assert queue.enqueue(b"again", dedup_key="key") == id
     assert drain(queue) == [b"the whole body"]
+
+
+@pytest.fixture
+def plant(spool):
+    """What a member of the group that may drop can put into `tmp/`: a file of his own, locked, under any id."""
+    needs(os.geteuid() == 0, "root")
+    files = []
+
+    def plant(id):
+        path = spool / "tmp" / id
+        files.append(path.open("wb"))
+        os.chown(path, NOBODY, NOBODY)
+        fcntl.flock(files[-1], fcntl.LOCK_EX)
+
+    yield plant
+    for file in files:
+        file.close()
+        Path(file.name).unlink(missing_ok=True)
+
+
+def test_what_a_dropper_plants_reserves_no_key(spool, open_queue, plant):
+    """The message has come and gone, and the index goes: its key is answered all the same, and at once."""
+    queue = open_queue()
+    id = queue.enqueue(b"body", dedup_key="key")
+    assert drain(queue) == [b"body"]
+    (spool / "done" / names(spool, "done")[0]).unlink()
+    plant(id)
+    remove_index(spool)
+    assert queue.enqueue(b"again", dedup_key="key") == id
+    assert names(spool, "new") == []
+
+
+def test_what_a_dropper_plants_is_no_writer_at_work(spool, open_queue, plant, monkeypatch):
+    """The writer died after the rename and before its row: the next of its key finds the message at once."""
+    monkeypatch.setenv("SPOOLQ_BUSY_S", "0.2")
+    queue = open_queue()
+    id = queue.enqueue(b"body", dedup_key="key")
+    with queue._session.write() as index:
+        index.keep_key("key", index.key("key")._replace(reserved=True))
+    plant(id)
+    assert queue.enqueue(b"again", dedup_key="key") == id
+    assert drain(queue) == [b"body"]
 
 
 def has_answered(answered, count):

@@ -8,8 +8,8 @@ import pytest
 
 from spoolq.spool.files import Files
 from spoolq.testing import FakeClock
-from tests.helpers import names
-from tests.spool.helpers import drain
+from tests.helpers import names, needs
+from tests.spool.helpers import NOBODY, drain
 
 HOURS_S = 3600
 
@@ -76,6 +76,23 @@ def test_litter_that_is_named_after_a_message_takes_nothing_of_it(spool, open_qu
     message = queue.dequeue()
     assert dict(message.headers) == {"a": "b"}
     message.ack()
+
+
+def test_litter_of_a_dropper_takes_no_key_of_what_has_gone(spool, open_queue, clock, monkeypatch):
+    """The window of the key is longer than what lies in `tmp/` is left there."""
+    needs(os.geteuid() == 0, "root")
+    monkeypatch.setenv("SPOOLQ_DEDUP_WINDOW_S", str(100 * HOURS_S))
+    queue = open_queue(clock=clock)
+    id = queue.enqueue(b"body", dedup_key="key")
+    assert drain(queue) == [b"body"]
+    queue.purge(["done"])
+    (spool / "tmp" / id).touch()
+    os.chown(spool / "tmp" / id, NOBODY, NOBODY)
+    clock.advance(37 * HOURS_S)
+    queue.clean()
+    queue.rebuild()
+    assert names(spool, "tmp") == []
+    assert queue.enqueue(b"again", dedup_key="key") == id
 
 
 def test_what_came_with_a_message_is_kept_though_no_row_knows_of_it(spool, open_queue, clock):
