@@ -13,7 +13,8 @@ from spoolq.memory import look
 from spoolq.models import Filter, Page
 
 if TYPE_CHECKING:
-    from spoolq.memory.store import Entry, MemoryStore
+    from spoolq.memory.entries import Entry
+    from spoolq.memory.store import MemoryStore
 
 
 class MemoryDeadLetters(DeadLetterQueue):
@@ -26,12 +27,12 @@ class MemoryDeadLetters(DeadLetterQueue):
         """A page of dead letters, oldest first."""
         validate.check_limit(limit)
         with self._store.changed:
-            return look.page(self._store, self._admitted(where), limit, cursor)
+            return look.page(self._store, look.admitted(self._store, "dead", where), limit, cursor)
 
     def reasons(self) -> Sequence[tuple[str, int]]:
         """Each reason with its count, the most frequent first."""
         with self._store.changed:
-            counts = Counter(entry.reason for entry in self._store.in_state("dead"))
+            counts = Counter(entry.reason for entry in self._store.entries.in_state("dead"))
         return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
 
     def redrive(
@@ -74,17 +75,13 @@ class MemoryDeadLetters(DeadLetterQueue):
             count += 1
         return count
 
-    def _admitted(self, where: Filter | None) -> Sequence[Entry]:
-        now_ms = self._store.clock.wall_ms()
-        return [entry for entry in self._store.in_state("dead") if look.admits(where, entry, now_ms)]
-
     def _chosen(
         self, ids: Iterable[str] | None, where: Filter | None, limit: int | None, progress: Progress | None
     ) -> Iterator[Entry]:
         """The dead letters meant, one by one, so that those before an unknown id have been dealt with."""
         if ids is None:
             with self._store.changed:
-                chosen = [entry.id for entry in self._admitted(where)][:limit]
+                chosen = [entry.id for entry in look.admitted(self._store, "dead", where)][:limit]
         else:
             chosen = [validate.check_message_id(each) for each in ids][:limit]
         for number, message_id in enumerate(chosen, 1):

@@ -1,4 +1,4 @@
-"""The contract in memory: judges arguments, locks, waits; what happens to a message is in `store.py`.
+"""The contract in memory: judges arguments and locks. What happens to a message then is in `store.py`.
 
 Nothing outlives the process. Several queue objects on one `MemoryStore` are several consumers.
 """
@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
-import socket
-import sys
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import BinaryIO
@@ -21,8 +17,10 @@ from spoolq.consume import consume
 from spoolq.errors import LeaseLost, MessageTooLarge, NotCapable
 from spoolq.interfaces import Capabilities, Progress, Queue, Slot
 from spoolq.memory import look
+from spoolq.memory.consuming import Consumer, MemorySlot, await_change
 from spoolq.memory.dead_letters import MemoryDeadLetters
-from spoolq.memory.store import Entry, MemoryStore, total_bytes
+from spoolq.memory.entries import Entry, total_bytes
+from spoolq.memory.store import MemoryStore
 from spoolq.message import Message
 from spoolq.models import (
     DEFAULT_PRIORITY,
@@ -41,42 +39,7 @@ from spoolq.settings import Settings
 from spoolq.sources import sending
 from spoolq.spool.names import clean_name
 
-_LOOK_EVERY_S = 0.1
-"""Changes wake those who wait; that time has passed nobody tells them."""
-
 _PIECE_BYTES = 1 << 20
-_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
-
-
-class _Holder:
-    """One consumer: a name of its own, and a serial for each delivery."""
-
-    def __init__(self, label: str, since_at_ms: int) -> None:
-        self.id = "".join(secrets.choice(_DIGITS) for _ in range(6))
-        self.label = label
-        self.since_at_ms = since_at_ms
-        self._serial = 0
-
-    def nonce(self, lease_s: float | None) -> str:
-        """The next delivery's; `l` where it has a hard end."""
-        self._serial += 1
-        return f"{'k' if lease_s is None else 'l'}{self.id}{_base36(self._serial)}"
-
-
-class _MemorySlot(Slot):
-    """A further consumer of a queue object."""
-
-    def __init__(self, queue: MemoryQueue, label: str) -> None:
-        self._queue = queue
-        self._holder = queue._new_holder(label)
-
-    def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
-        """Claim the next message."""
-        return self._queue._claim_one(self._holder, wait_s, lease_s)
-
-    def close(self) -> None:
-        """Give back what it holds."""
-        self._queue._end_holder(self._holder)
 
 
 class MemoryQueue(Queue):
@@ -102,9 +65,8 @@ class MemoryQueue(Queue):
         self.dead_letters = MemoryDeadLetters(self.store)
         self._clock = self.store.clock
         self._lock = self.store.changed
-        self._holders: dict[str, _Holder] = {}
-        self._own = self._new_holder("")
-        self._closed = False
+        self._own = Consumer(self, "")
+        self._consumers = [self._own]
 
     @property
     def settings(self) -> Settings:  # type: ignore[override] # shared, so that a change reaches every object
@@ -197,16 +159,24 @@ class MemoryQueue(Queue):
 
     def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
         """Claim the next message; None when there is nothing within `wait_s`."""
-        return self._claim_one(self._own, wait_s, lease_s)
+        return next(iter(self._own.claim(1, wait_s, lease_s)), None)
 
     def dequeue_many(self, count: int, *, wait_s: float = 0, lease_s: float | None = None) -> list[Message]:
         """Claim up to `count` messages; waits for the first only."""
         validate.check_count(count)
-        return self._claim(self._own, count, wait_s, lease_s)
+        return self._own.claim(count, wait_s, lease_s)
 
     def slot(self, label: str = "") -> Slot:
         """A further consumer with claims of its own."""
-        return _MemorySlot(self, label)
+        consumer = Consumer(self, label)
+        self._consumers.append(consumer)
+        return MemorySlot(self, consumer)
+
+    def end_consumer(self, consumer: Consumer) -> None:
+        """A slot is closed."""
+        consumer.close()
+        if consumer in self._consumers:
+            self._consumers.remove(consumer)
 
     def consume(self, *, wait_s: float | None = None, lease_s: float | None = None) -> Iterator[Message]:
         """Messages one after another, each acknowledged at the end of the loop's body."""
@@ -216,49 +186,6 @@ class MemoryQueue(Queue):
         """The body of a claimed message."""
         with self._lock:
             return io.BytesIO(self._claimed(receipt).body)
-
-    def _claim_one(self, holder: _Holder, wait_s: float, lease_s: float | None) -> Message | None:
-        return next(iter(self._claim(holder, 1, wait_s, lease_s)), None)
-
-    def _claim(self, holder: _Holder, count: int, wait_s: float, lease_s: float | None) -> list[Message]:
-        validate.check_wait(wait_s)
-        validate.check_lease(lease_s)
-        ends_s = self._clock.mono_s() + wait_s
-        with self._lock:
-            while True:
-                claimed = self._claim_now(holder, count, lease_s)
-                left_s = ends_s - self._clock.mono_s()
-                if claimed or left_s <= 0:
-                    return [self._message(entry) for entry in claimed]
-                self._lock.wait(min(left_s, _LOOK_EVERY_S))
-
-    def _claim_now(self, holder: _Holder, count: int, lease_s: float | None) -> list[Entry]:
-        self._check_open(holder)
-        self.store.do_what_is_due(reap=True)
-        claimed: list[Entry] = []
-        while len(claimed) < count:
-            entry = self.store.claim(holder.id, holder.nonce(lease_s), lease_s)
-            if entry is None:
-                break
-            claimed.append(entry)
-        return claimed
-
-    def _message(self, entry: Entry) -> Message:
-        assert entry.receipt is not None
-        return Message(
-            self,
-            id=entry.id,
-            receipt=entry.receipt,
-            attempts=entry.attempts,
-            priority=entry.priority,
-            name=entry.name,
-            body_bytes=len(entry.body),
-            enqueued_at_ms=entry.enqueued_at_ms,
-            body=entry.body,
-            headers=dict(entry.headers),
-            content_type=entry.content_type,
-            group=entry.group,
-        )
 
     # Settling
 
@@ -319,13 +246,13 @@ class MemoryQueue(Queue):
         with self._lock:
             self.store.do_what_is_due(reap=False)
             entry = self.store.next()
-            return None if entry is None else self.store.info(entry)
+            return None if entry is None else look.info(self.store, entry)
 
     def get(self, message_id: str) -> MessageInfo:
         """All that is known of a message."""
         validate.check_message_id(message_id)
         with self._lock:
-            return self.store.info(self.store.find(message_id), full=True)
+            return look.whole_info(self.store, self.store.find(message_id))
 
     def read_body(self, message_id: str) -> BinaryIO:
         """The body of a message in any state."""
@@ -340,54 +267,25 @@ class MemoryQueue(Queue):
         validate.check_state(state)
         validate.check_limit(limit)
         with self._lock:
-            now_ms = self._clock.wall_ms()
-            admitted = [entry for entry in self.store.in_state(state) if look.admits(where, entry, now_ms)]
-            return look.page(self.store, admitted, limit, cursor)
+            return look.page(self.store, look.admitted(self.store, state, where), limit, cursor)
 
     def search(self, text: str, *, limit: int = 100) -> Sequence[MessageInfo]:
         """Messages whose id begins with, or whose name or reason contains `text`."""
         validate.check_limit(limit)
         with self._lock:
-            matching = [entry for _, entry in sorted(self.store.entries.items()) if look.found(entry, text)]
-            return [self.store.info(entry) for entry in matching[:limit]]
+            return [look.info(self.store, entry) for entry in look.found(self.store, text)[:limit]]
 
     def stats(self) -> Stats:
         """Counts, bytes and totals."""
         with self._lock:
-            ready, scheduled, claimed, done, dead = (
-                self.store.in_state(state) for state in ("ready", "scheduled", "claimed", "done", "dead")
-            )
-            since = [entry.changed_at_ms for entry in ready if not self.store.is_held(entry)]
-            totals = self.store.totals
-            return Stats(
-                queue=self.name,
-                ready=len(ready),
-                scheduled=len(scheduled),
-                claimed=len(claimed),
-                done=len(done),
-                dead=len(dead),
-                ready_bytes=total_bytes(ready),
-                scheduled_bytes=total_bytes(scheduled),
-                claimed_bytes=total_bytes(claimed),
-                done_bytes=total_bytes(done),
-                dead_bytes=total_bytes(dead),
-                enqueued_total=totals["enqueued"],
-                acknowledged_total=totals["acknowledged"],
-                failed_total=totals["failed"],
-                dead_total=totals["dead"],
-                oldest_ready_at_ms=min(since, default=None),
-                paused=self.store.paused,
-            )
+            return look.stats(self.store)
 
     def ages(self, bounds_s: Sequence[float], state: State = "ready") -> Sequence[int]:
         """Counted one by one."""
         validate.check_bounds(bounds_s)
         validate.check_state(state)
         with self._lock:
-            now_ms = self._clock.wall_ms()
-            ages_s = [(now_ms - entry.enqueued_at_ms) / 1000 for entry in self.store.in_state(state)]
-        counts = Counter(bisect_left(bounds_s, age) for age in ages_s)
-        return [counts[at] for at in range(len(bounds_s) + 1)]
+            return look.ages(self.store, bounds_s, state)
 
     def minutes(self, since_at_ms: int) -> Sequence[Minute]:
         """Not kept in memory: NotCapable."""
@@ -396,20 +294,8 @@ class MemoryQueue(Queue):
     def holders(self) -> Sequence[HolderInfo]:
         """Who holds claims, of this queue object."""
         with self._lock:
-            held = [entry.holder for entry in self.store.in_state("claimed")]
-            return [
-                HolderInfo(
-                    holder=holder.id,
-                    pid=os.getpid(),
-                    host=socket.gethostname(),
-                    command=holder.label or sys.argv[0],
-                    since_at_ms=holder.since_at_ms,
-                    alive=True,
-                    claims=held.count(holder.id),
-                )
-                for holder in self._holders.values()
-                if holder.id in held
-            ]
+            held = Counter(entry.holder for entry in self.store.entries.in_state("claimed"))
+            return [each.info(held[each.id]) for each in self._consumers if held[each.id]]
 
     # Changing
 
@@ -462,7 +348,7 @@ class MemoryQueue(Queue):
         """Delete every message in these states for good."""
         validate.check_purge_states(states)
         with self._lock:
-            doomed = [entry for state in dict.fromkeys(states) for entry in self.store.in_state(state)]
+            doomed = [entry for state in dict.fromkeys(states) for entry in self.store.entries.in_state(state)]
             return self._drop_all(doomed, progress)
 
     def change_settings(self, settings: Settings) -> None:
@@ -512,53 +398,24 @@ class MemoryQueue(Queue):
         ends_s = self._clock.mono_s() + timeout_s
         with self._lock:
             while self.peek() is None:
-                left_s = ends_s - self._clock.mono_s()
-                if left_s <= 0:
+                if not await_change(self.store, ends_s):
                     return False
-                self._lock.wait(min(left_s, _LOOK_EVERY_S))
             return True
 
     def close(self) -> None:
         """Give back, uncounted, what this object still holds. Again: nothing."""
-        for holder in list(self._holders.values()):
-            self._end_holder(holder)
-        self._closed = True
+        for consumer in tuple(self._consumers):
+            self.end_consumer(consumer)
 
     # Its own
 
     def crash(self) -> None:
         """For tests: end as a killed process does. What this object holds goes back, counted."""
         with self._lock:
-            for entry in self.store.in_state("claimed"):
-                if entry.holder in self._holders:
-                    self.store.fail(entry, 0, "holder died")
-            self._holders.clear()
-
-    def _new_holder(self, label: str) -> _Holder:
-        holder = _Holder(label, self._clock.wall_ms())
-        self._holders[holder.id] = holder
-        return holder
-
-    def _end_holder(self, holder: _Holder) -> None:
-        with self._lock:
-            if self._holders.pop(holder.id, None) is None:
-                return
-            for entry in self.store.in_state("claimed"):
-                if entry.holder == holder.id:
-                    self.store.release(entry)
-
-    def _check_open(self, holder: _Holder) -> None:
-        if holder.id not in self._holders:
-            raise ValueError(f"the queue {self.name!r}, or this slot of it, is closed")
+            for consumer in self._consumers:
+                consumer.crash()
+            self._consumers.clear()
 
 
 def _not_capable(op: str) -> NotCapable:
     return NotCapable(f"a queue in memory has no {op}", op=op, hint="queue.capabilities says what an engine does")
-
-
-def _base36(number: int) -> str:
-    digits = ""
-    while number:
-        number, digit = divmod(number, 36)
-        digits = _DIGITS[digit] + digits
-    return digits
