@@ -132,7 +132,7 @@ class Claimer:
                 dead = [self._directory.dead] if taking.buried else []
                 moves.sync_moved(session, *cur, *dead, self._directory.new)
                 # CRASH: only now, so that no message comes back without its time to live. Metadata alone: sweep.
-                moves.remove_meta(session, taking.gone)
+                moves.remove_meta(session, taking.gone, "ready")
             if lease_s is not None:
                 for each in taken:
                     moves.sync_deadline(session, each.path)

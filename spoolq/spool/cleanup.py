@@ -67,7 +67,7 @@ class Cleanup:
         with translated("clean", self._session.directory.meta):
             if rows:
                 moves.sync_moved(self._session, self._session.directory.of_state(state))
-            moves.remove_meta(self._session, [row.id for row in rows if row.has_meta])
+            moves.remove_meta(self._session, [row.id for row in rows if row.has_meta], state)
         return rows
 
     def make_room(self, room: Room) -> bool:

@@ -73,7 +73,7 @@ class SpoolDeadLetters(DeadLetterQueue):
             if not dry_run:
                 with translated("purge", self._session.directory.dead):
                     moves.sync_moved(self._session, self._session.directory.dead)
-                    moves.remove_meta(self._session, with_meta)
+                    moves.remove_meta(self._session, with_meta, "dead")
 
     def _redrive_one(self, index: Index, row: Row) -> None:
         now = self._session.clock.wall_ms()

@@ -182,13 +182,18 @@ def remove(session: Session, index: Index, row: Row) -> None:
         index.remove(row)
 
 
-def remove_meta(session: Session, ids: list[str]) -> None:
-    """After a deletion: the metadata goes, unless a deduplication window still needs it (sweep sees to those)."""
+def remove_meta(session: Session, ids: list[str], state: str) -> None:
+    """After a deletion: the metadata goes, unless a deduplication window still needs it (sweep sees to those).
+
+    state: what they were. Of what was waiting or dead the deletion is synced first with durability "power", too: what
+    comes back would be delivered without its time to live. Not of what was acknowledged, for which it costs too much.
+    """
     now = session.clock.wall_ms()
-    for id in ids:
-        until = read_arrival(session.directory, id).dedup_until_ms
-        if until is None or until <= now:
-            session.directory.remove(session.directory.meta_path(id))
+    over = [id for id in ids if (read_arrival(session.directory, id).dedup_until_ms or 0) <= now]
+    if over and session.syncs and not session.syncs_moves and state not in ("claimed", "done"):
+        session.directory.files.sync_directory(session.directory.of_state(state))
+    for id in over:
+        session.directory.remove(session.directory.meta_path(id))
 
 
 def sync_moved(session: Session, *directories: str) -> None:

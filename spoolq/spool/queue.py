@@ -444,13 +444,17 @@ class SpoolQueue(Queue):
             self._directory.files.touch(self._directory.wake)
 
     def delete(self, message_id: str) -> None:
+        removed: list[Row] = []
+
         def remove(index: Index, row: Row) -> Row:
             moves.remove(self._session, index, row)
+            removed.append(row)
             return row
 
         self._change(message_id, ("ready", "scheduled", "done", "dead"), "there and free", remove)
         with translated("delete", self._directory.meta):
-            moves.remove_meta(self._session, [message_id])
+            ids = [message_id] if os.path.lexists(self._directory.meta_path(message_id)) else []
+            moves.remove_meta(self._session, ids, removed[-1].state)
 
     def give_back(self, message_id: str, *, reason: str = "given back by hand") -> None:
         def end(index: Index, row: Row) -> Row:
@@ -505,7 +509,7 @@ class SpoolQueue(Queue):
         with translated("purge", self._directory.meta):
             if removed:
                 moves.sync_moved(self._session, self._directory.of_state(state))
-            moves.remove_meta(self._session, [id for id, row in removed.items() if row.has_meta])
+            moves.remove_meta(self._session, [id for id, row in removed.items() if row.has_meta], state)
         return len(removed)
 
     def stored_settings(self) -> Settings:

@@ -152,7 +152,7 @@ class Recovery:
         expired = self._sliced(lambda index: self._expire_slice(index, gone))
         with translated("expire", self._directory.meta):
             # CRASH: metadata without a message: sweep.
-            moves.remove_meta(self._session, gone)
+            moves.remove_meta(self._session, gone, "ready")
         return expired
 
     def _expire_slice(self, index: Index, gone: list[str]) -> int:

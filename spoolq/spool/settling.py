@@ -154,7 +154,7 @@ class Settler:
         if ids:
             # CRASH: only now, so that no message comes back without what came with it.
             with translated("acknowledge", self._directory.meta):
-                moves.remove_meta(self._session, ids)
+                moves.remove_meta(self._session, ids, "claimed")
 
     def requeue(self, receipt: str, delay_s: float | None, reason: str, details: Attempt | None) -> State:
         """Failed: back to `new/` after the backoff, or to `dead/` where the attempts are used up."""

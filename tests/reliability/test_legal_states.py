@@ -25,7 +25,8 @@ def test_legal_states(name, fast_path):
     report("legal crash states", transition=name, places=run.places, states=run.states)
 
 
-def test_what_expired_is_met_by_a_dequeue(fast_path):
+@pytest.mark.parametrize("durability", ["power", "full"])
+def test_what_expired_is_met_by_a_dequeue(fast_path, durability):
     """As by maintenance, which was there just before: it does not come back without its time to live."""
 
     def prepare(world):
@@ -39,7 +40,9 @@ def test_what_expired_is_met_by_a_dequeue(fast_path):
         assert queue.dequeue() is None
         world.ended(b"first")
 
-    scenario = replace(SCENARIOS["expire_to_nothing"], prepare=prepare, act=act, later_s=59.5)
+    known = SCENARIOS["expire_to_nothing"]
+    settings = replace(known.settings, durability=durability)
+    scenario = replace(known, settings=settings, prepare=prepare, act=act, later_s=59.5)
     assert LegalStates(scenario, fast_path).run() > 3
 
 

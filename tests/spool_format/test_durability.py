@@ -127,12 +127,44 @@ def test_process(live):
 
 
 def test_power(live):
-    """An enqueue that returned is on the disk, whole; no other transition syncs anything."""
+    """An enqueue that returned is on the disk, whole; no other transition syncs, but for metadata that goes."""
     steps = live("power")
     for name in ENQUEUES:
         assert torn_by_a_power_cut(steps[name]) == [], name
         assert lost_by_a_power_cut(steps[name], ("new", "meta")) == [], name
-    assert {name: syncs(taken) for name, taken in steps.items() if name not in ENQUEUES and syncs(taken)} == {}
+    assert {name: syncs(taken) for name, taken in steps.items() if name not in ENQUEUES and syncs(taken)} == {
+        "delete": ["sync new"],
+        "purge dead letters": ["sync dead"],
+        "purge": ["sync new"],
+    }
+
+
+@pytest.mark.parametrize("durability", ["power", "full"])
+def test_what_was_deleted_does_not_come_back_without_its_metadata(spool, monkeypatch, durability):
+    """The deletion is on the disk before the metadata goes: it would be delivered without its time to live."""
+    spool.mkdir(mode=0o700)
+    (spool / "queue.toml").write_text(dump(Settings(durability=durability, retention=Retention(0, 100, "delete"))))
+    recorder, clock = Recorder(spool, monkeypatch), FakeClock()
+    with SpoolQueue.open(spool, files=recorder, clock=clock) as queue:
+        life = Life(queue, recorder, clock, {})
+        for name, act in {"expire": queue._upkeep.recovery.reap, "expire at a dequeue": queue.dequeue}.items():
+            queue.enqueue(b"x", ttl_s=5)
+            clock.advance(6)
+            life.do(name, act)
+        id = queue.enqueue(b"x", ttl_s=5)
+        life.do("delete", lambda: queue.delete(id))
+        queue.enqueue(b"x", ttl_s=5, delay_s=3)
+        life.do("purge", queue.purge)
+        for name, act in {"purge dead letters": queue.dead_letters.purge, "clean": queue.clean}.items():
+            queue.enqueue(b"x", headers={"a": "b"})
+            queue.dequeue().dead_letter("no")
+            clock.advance(101)
+            life.do(name, act)
+    for name, steps in life.steps.items():
+        place = "dead" if name in ("purge dead letters", "clean") else "new"
+        gone = next(number for number, step in enumerate(steps) if step.startswith(f"unlink {place}/ID"))
+        synced = steps.index(f"sync {place}", gone)
+        assert gone < steps.index("unlock", gone) < synced < steps.index("unlink meta/ID.jsonl"), name
 
 
 def test_full(live):

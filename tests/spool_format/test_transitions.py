@@ -536,8 +536,13 @@ def test_expire(story, fate):
         assert steps.index("write meta/ID.jsonl") < steps.index(moved[0]) < steps.index("commit", steps.index(moved[0]))
         assert story.places() == ["dead/ID"]
     else:
-        assert moved[0] == "unlink new/ID"
+        assert moved == ["unlink new/ID", "unlink meta/ID.jsonl"]
         assert steps.index(moved[0]) < steps.index("commit", steps.index(moved[0]))
+        assert [step for step in steps if step.startswith(("unlink", "sync new"))] == story.steps("""
+            unlink new/ID
+            + sync new
+            unlink meta/ID.jsonl
+        """)
         assert story.places() == []
 
 
@@ -569,7 +574,7 @@ def test_delete(story):
         unlink new/ID
         commit
         unlock
-        ! sync new
+        + sync new
         unlink meta/ID.jsonl
     """)
     assert story.places() == []
