@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS = {
-    0: ("errors", "models", "settings", "plain_check", "clock", "reasons", "validate", "testing"),
+    0: ("errors", "models", "settings", "settings.*", "plain_check", "clock", "reasons", "validate", "testing"),
     1: (
         *("retry", "sources", "spool", "spool.files", "spool.names", "spool.directory", "spool.index", "spool.looks"),
         *("spool.rows", "spool.mounts", "spool.probe", "spool.lock", "spool.wakeup", "spool.holders", "spool.meta"),

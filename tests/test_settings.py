@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from spoolq import settings as module
 from spoolq.errors import SettingsError, StorageError
 from spoolq.settings import (
     ATTEMPTS_MAX,
@@ -31,6 +30,7 @@ from spoolq.settings import (
     dump,
     load,
     parse,
+    reading,
 )
 
 if TYPE_CHECKING:
@@ -386,7 +386,7 @@ plain = st.recursive(
     lambda inner: st.lists(inner, max_size=3),
     max_leaves=4,
 )
-KEYS = [described.key for described in module.describe()]
+KEYS = [described.key for described in describe()]
 
 
 @given(st.dictionaries(st.sampled_from([*KEYS, "nothing", "retry"]), plain, max_size=4))
@@ -394,10 +394,10 @@ def test_what_is_plainly_right_is_right_for_pydantic_too(flat):
     """The good case is read without pydantic, and never otherwise than with it."""
     data = {}
     for key, value in flat.items():
-        module._put(data, key, value)
-    quick = module.accepted(Settings, data)
+        reading._put(data, key, value)
+    quick = reading.accepted(Settings, data)
     try:
-        judged = module._judged(data, "", {})
+        judged = reading._judged(data, "", {})
     except SettingsError:
         judged = None
     assert quick is None or quick == judged
