@@ -1,20 +1,17 @@
 """What changes messages and the queue: run-now, reprioritize, replay, rm, purge, pause, resume."""
 
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, cast
 
 from spoolq.cli import failure, session
 from spoolq.cli.declare import argument, command, options
 from spoolq.cli.options import DEFAULT_SPOOL, DryRun, Ids, Json, Queue, Spool, Yes, read_state
-from spoolq.cli.output import confirmed, emit, outcome, progress
+from spoolq.cli.output import confirmed, outcome, progress
 from spoolq.cli.text import counted
 from spoolq.cli.values import whole
 from spoolq.models import STATES, State
 
 if TYPE_CHECKING:
     from spoolq import interfaces
-
-Act = Callable[["interfaces.Queue", str], None]
 
 
 @command("""
@@ -23,9 +20,7 @@ Act = Callable[["interfaces.Queue", str], None]
 """)
 def run_now(*, ids: Ids, spool: Spool = DEFAULT_SPOOL, queue: Queue = None, as_json: Json = False) -> int:
     """Deliver scheduled messages now."""
-    return _to_each(
-        ids, lambda target, one: target.run_now(one), (spool, queue), as_json=as_json, told={"state": "ready"}
-    )
+    return session.to_each("id", ids, lambda target, one: target.run_now(one), (spool, queue), as_json, state="ready")
 
 
 @command('spoolq reprioritize 9 "$id"')
@@ -42,7 +37,7 @@ def reprioritize(
     def change(target: "interfaces.Queue", message_id: str) -> None:
         target.set_priority(message_id, priority)
 
-    return _to_each(ids, change, (spool, queue), as_json=as_json, told={"priority": priority})
+    return session.to_each("id", ids, change, (spool, queue), as_json, priority=priority)
 
 
 @command("""
@@ -51,23 +46,7 @@ def reprioritize(
 """)
 def replay(*, ids: Ids, spool: Spool = DEFAULT_SPOOL, queue: Queue = None, as_json: Json = False) -> int:
     """Deliver messages again that are done."""
-    return _to_each(
-        ids, lambda target, one: target.replay(one), (spool, queue), as_json=as_json, told={"state": "ready"}
-    )
-
-
-def _to_each(
-    ids: list[str], act: Act, where: tuple[str, str | None], *, as_json: bool, told: Mapping[str, object]
-) -> int:
-    """Do something to each message, and say so only to machines."""
-    with session.opened(*where) as target:
-
-        def change(message_id: str) -> None:
-            act(target, message_id)
-            if as_json:
-                emit({"id": message_id, **told})
-
-        return failure.each(session.given(ids), change, as_json=as_json)
+    return session.to_each("id", ids, lambda target, one: target.replay(one), (spool, queue), as_json, state="ready")
 
 
 @command("""

@@ -1,12 +1,14 @@
-"""How commands get at queues and ids."""
+"""How commands get at queues and ids, and do something to each."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from spoolq import queue as entry
+from spoolq.cli import failure
+from spoolq.cli.output import emit
 
 if TYPE_CHECKING:
     from spoolq.interfaces import Queue
@@ -29,3 +31,25 @@ def given(words: Iterable[str]) -> Iterator[str]:
             yield from (line.split(None, 1)[0] for line in sys.stdin if line.strip())
         else:
             yield word
+
+
+def to_each(
+    called: str,
+    words: Iterable[str],
+    act: Callable[[Queue, str], None],
+    where: tuple[str, str | None],
+    as_json: bool,
+    **told: object,
+) -> int:
+    """Do something to each id or receipt, and say so only to machines.
+
+    called: what machines call it. where: the spool, and the queue's name. told: what machines are told beside.
+    """
+    with opened(*where) as queue:
+
+        def act_and_tell(word: str) -> None:
+            act(queue, word)
+            if as_json:
+                emit({called: word, **told})
+
+        return failure.each(given(words), act_and_tell, as_json=as_json)

@@ -82,14 +82,11 @@ def requeue(
 @command('spoolq release "$receipt"')
 def release(*, receipts: Receipts, spool: Spool = DEFAULT_SPOOL, queue: Queue = None, as_json: Json = False) -> int:
     """Give it back untouched: deliverable at once, the attempt not counted."""
-    with session.opened(spool, queue) as source:
 
-        def give_back(receipt: str) -> None:
-            source.release(receipt)
-            if as_json:
-                emit({"receipt": receipt, "state": "ready"})
+    def give_back(source: "interfaces.Queue", receipt: str) -> None:
+        source.release(receipt)
 
-        return failure.each(session.given(receipts), give_back, as_json=as_json)
+    return session.to_each("receipt", receipts, give_back, (spool, queue), as_json, state="ready")
 
 
 @command('spoolq extend "$receipt" 5m')
@@ -102,14 +99,11 @@ def extend(
     as_json: Json = False,
 ) -> int:
     """More time: the claim now ends so long from now."""
-    with session.opened(spool, queue) as source:
 
-        def prolong(one: str) -> None:
-            source.extend(one, lease_s)
-            if as_json:
-                emit({"receipt": one, "state": "claimed", "lease_s": lease_s})
+    def prolong(source: "interfaces.Queue", one: str) -> None:
+        source.extend(one, lease_s)
 
-        return failure.each(session.given([receipt]), prolong, as_json=as_json)
+    return session.to_each("receipt", [receipt], prolong, (spool, queue), as_json, state="claimed", lease_s=lease_s)
 
 
 @command('spoolq bury "$receipt" --reason "not an image"')
@@ -122,11 +116,8 @@ def bury(
     as_json: Json = False,
 ) -> int:
     """Give up on it: the message moves to dead, where a person finds it."""
-    with session.opened(spool, queue) as source:
 
-        def give_up(receipt: str) -> None:
-            source.move_to_dead_letter_queue(receipt, reason)
-            if as_json:
-                emit({"receipt": receipt, "state": "dead", "reason": reason})
+    def give_up(source: "interfaces.Queue", receipt: str) -> None:
+        source.move_to_dead_letter_queue(receipt, reason)
 
-        return failure.each(session.given(receipts), give_up, as_json=as_json)
+    return session.to_each("receipt", receipts, give_up, (spool, queue), as_json, state="dead", reason=reason)
