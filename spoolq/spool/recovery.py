@@ -43,6 +43,8 @@ class Recovery:
         self._session = session
         self._directory = session.directory
         self._files = session.directory.files
+        self._noted_s = (session.clock.mono_s(), session.clock.wall_ms() / 1000)
+        """One instant on both clocks: when this was opened, or of its last sweep but for those that follow at once."""
 
     # Claims that have ended
 
@@ -237,7 +239,18 @@ class Recovery:
             swept += sum(self._each(self._sweep_holder, holder) for holder in holders)
         if swept:
             log.info("sweep.done removed=%d", swept)
+        if self._session.clock.mono_s() - self._noted_s[0] >= KEYED_AGE_S:
+            self._noted_s = (self._session.clock.mono_s(), self._session.clock.wall_ms() / 1000)
         return swept
+
+    def _now_s(self) -> float:
+        """The wall clock, or what it was at the last sweep and the time since, whichever is earlier.
+
+        Where it jumped ahead, or the machine slept, what somebody is just making is not old: it is judged by a later
+        sweep, ten minutes on.
+        """
+        mono_s, wall_s = self._noted_s
+        return min(self._session.clock.wall_ms() / 1000, wall_s + self._session.clock.mono_s() - mono_s)
 
     def _each(self, sweep: Callable[[str], bool], text: str) -> bool:
         """One entry that cannot be removed, whatever it is, must not keep the rest."""
@@ -291,7 +304,7 @@ class Recovery:
         except FileNotFoundError:
             return False
         # Its change time too: a file that was just moved here keeps the time of its last write.
-        if self._session.clock.wall_ms() / 1000 - max(found.st_mtime, found.st_ctime) < LITTER_AGE_S:
+        if self._now_s() - max(found.st_mtime, found.st_ctime) < LITTER_AGE_S:
             return False
         if stat.S_ISDIR(found.st_mode):
             self._files.remove_tree(path)
@@ -329,12 +342,12 @@ class Recovery:
 
     def _is_over(self, id: str) -> bool:
         """Not that of a message which is being enqueued just now, and not needed for its key any more."""
-        now_ms = self._session.clock.wall_ms()
-        age_s = now_ms / 1000 - _mtime_s(self._directory.meta_path(id), now_ms / 1000)
+        now_s = self._now_s()
+        age_s = now_s - _mtime_s(self._directory.meta_path(id), now_s)
         until = read_arrival(self._directory, id).dedup_until_ms
         if until is None:
             return age_s >= LITTER_AGE_S
-        return until <= now_ms and age_s >= KEYED_AGE_S
+        return until <= self._session.clock.wall_ms() and age_s >= KEYED_AGE_S
 
 
 def _mtime_s(path: str, default: float) -> float:

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from spoolq.errors import LeaseLost
+from spoolq.spool.files import Files
 from spoolq.testing import FakeClock
 from tests.helpers import names
 from tests.spool.helpers import drain
@@ -177,3 +178,57 @@ def test_when_a_message_died_outlives_the_index(spool, queue, clock):
     queue.rebuild()
     assert {info.id: info.changed_at_ms for info in queue.list("dead").messages} == died
     assert [info.id for info in queue.list("dead").messages] == [second.id, first.id]
+
+
+class Meanwhile(Files):
+    """Does something before a message is renamed into `new/`: all of it is written, and nobody has it open."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what = what
+
+    def rename(self, source, target):
+        if "/new/" in target:
+            self.what()
+        super().rename(source, target)
+
+    def rename_new(self, source, target):
+        if "/new/" in target:
+            self.what()
+        super().rename_new(source, target)
+
+
+@pytest.mark.parametrize("kind", ["plain", "with headers", "keyed", "many", "moved"])
+def test_an_enqueue_goes_on_while_the_clock_jumps_and_everybody_sweeps(queue, open_queue, clock, tmp_path, kind):
+    """Nothing of what is in the making is litter: neither the body nor what comes with it."""
+
+    def meanwhile():
+        jump(clock, 5 * DAY_S)
+        queue.clean()
+        queue.clean()
+
+    sender = open_queue(clock=clock, files=Meanwhile(meanwhile))
+    headers = {"a": kind}
+    if kind == "many":
+        sender.enqueue_many([b"body", b"body"])
+    elif kind == "moved":
+        (tmp_path / "file").write_bytes(b"body")
+        sender.enqueue_file(tmp_path / "file", move=True, headers=headers)
+    else:
+        sender.enqueue(b"body", headers=headers if kind != "plain" else {}, dedup_key=kind if kind == "keyed" else None)
+    for _ in range(2 if kind == "many" else 1):
+        with queue.dequeue() as message:
+            assert (message.body, dict(message.headers)) == (b"body", headers if kind not in ("plain", "many") else {})
+
+
+def test_after_a_jump_litter_is_swept_by_a_later_sweep(spool, queue, clock):
+    (spool / "tmp" / "litter").touch()
+    jump(clock, 5 * DAY_S)
+    queue.clean()
+    queue.clean()
+    assert names(spool, "tmp") == ["litter"]
+    clock.advance(601)
+    queue.clean()
+    clock.advance(601)
+    queue.clean()
+    assert names(spool, "tmp") == []
