@@ -15,6 +15,7 @@ import pytest
 
 from spoolq.errors import DiskFull, SpoolqError, StorageError
 from spoolq.spool import claiming, index, moves, queues
+from spoolq.spool.files import Files
 from spoolq.spool.queue import SpoolQueue
 from spoolq.testing import FakeClock
 from tests.helpers import names, needs, wait_for
@@ -371,6 +372,41 @@ def test_everything_chowned_and_read_only_says_so(spool, open_queue, child):
     process("message = queue.dequeue()")
     assert process("message.attempts") == 1
     process("message.ack()")
+
+
+class Above(Files):
+    """Directories above the spool that cannot be synced."""
+
+    def __init__(self, spool, code):
+        super().__init__()
+        self.spool = spool
+        self.code = code
+        self.refused = 0
+
+    def sync_directory(self, path):
+        if not path.startswith(str(self.spool)):
+            self.refused += 1
+            raise OSError(self.code, os.strerror(self.code), path)
+        super().sync_directory(path)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS, errno.EINVAL], ids=errno.errorcode.get)
+def test_a_directory_above_that_is_not_ours_to_sync_stops_nobody(spool, open_queue, code):
+    """We may not read it, it is mounted read-only, or its file system syncs no directories."""
+    files = Above(spool, code)
+    queue = open_queue(files=files)
+    assert files.refused > 0
+    queue.enqueue(b"body")
+    assert drain(queue) == [b"body"]
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC], ids=errno.errorcode.get)
+def test_a_directory_above_that_fails_to_be_synced_is_told_of(spool, open_queue, code):
+    """Nothing is promised in a spool that may not be there after a power cut; the next opening makes it whole."""
+    with pytest.raises(StorageError if code == errno.EIO else DiskFull, match="init"):
+        open_queue(files=Above(spool, code))
+    assert not (spool / "FORMAT").exists()
+    assert drain(open_queue()) == []
 
 
 # Droppers
