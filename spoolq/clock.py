@@ -7,6 +7,7 @@ clock, which goes on through a suspend and which nobody can set. Never read anot
 from __future__ import annotations
 
 import itertools
+import operator
 import os
 import struct
 import threading
@@ -16,6 +17,7 @@ _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _COUNTER_BITS = 74
 _COUNTER_MASK = (1 << _COUNTER_BITS) - 1
 _RAND_B_MASK = (1 << 62) - 1
+_LOW_MASK = (1 << 48) - 1
 
 
 class Clock:
@@ -59,16 +61,17 @@ class Clock:
         return _text(_head(ms, counter), counter)
 
     def new_ids(self, count: int) -> list[str]:
-        """So many of them, in order: the counter is advanced once, by the sum of as many random steps."""
+        """So many of them, in order and of one instant: the counter is advanced once, by as many random steps."""
         chance = os.urandom(10 + 4 * count)
-        steps = [*itertools.accumulate(step + 1 for step in struct.unpack_from(f"{count}I", chance, 10))]
-        whole = steps[-1] if steps else 0
+        steps = struct.unpack_from(f"{count}I", chance, 10)
+        whole = sum(steps) + count
         ms, last = self._advance(self.wall_ms(), int.from_bytes(chance[:10], "big"), whole)
-        counters = [last - whole + step for step in steps]
-        if not counters or counters[0] >> 62 == last >> 62:
-            head = _head(ms, last)
-            return [_text(head, counter) for counter in counters]
-        return [_text(_head(ms, counter), counter) for counter in counters]
+        begun = last - whole + 1
+        counters = [*map(operator.add, itertools.accumulate(steps), range(begun, begun + count))]
+        if not counters or counters[0] >> 48 != last >> 48:
+            return [_text(_head(ms, counter), counter) for counter in counters]
+        common = _text(_head(ms, last), last)[:-12]  # all but 48 bits
+        return [f"{common}{counter & _LOW_MASK:012x}" for counter in counters]
 
     def _advance(self, now_ms: int, fresh: int, step: int) -> tuple[int, int]:
         """By so much; what is between is the caller's. Returns the time and the counter."""

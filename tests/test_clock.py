@@ -65,6 +65,26 @@ def test_a_counter_that_overflows_borrows_a_millisecond():
     assert uuid.UUID(second).version == 7
 
 
+@pytest.mark.parametrize("room", [1 << 48, 1 << 62, 1 << 74])
+def test_ids_made_together_sort_and_are_of_one_instant(room):
+    """Also where the counter carries into a further part of the text among them, and where it overflows."""
+    clock = Clock()
+    before = clock.new_id()
+    clock._last_ms += 60_000  # ahead of the wall clock, so that the counter goes on
+    clock._counter = room - 50 * (1 << 31)
+    together = clock.new_ids(100)
+    after = clock.new_id()
+    assert [before, *together, after] == sorted({before, *together, after})
+    assert len({id_time_ms(each) for each in together}) == 1
+    assert [str(uuid.UUID(each)) for each in together] == together
+    assert {(uuid.UUID(each).version, uuid.UUID(each).variant) for each in together} == {(7, uuid.RFC_4122)}
+
+
+def test_none_made_together():
+    """An empty batch."""
+    assert Clock().new_ids(0) == []
+
+
 def test_ids_of_several_clocks_do_not_meet():
     """Two processes in the same millisecond: 74 bits of chance."""
     ids = {Clock().new_id(1_700_000_000_000) for _ in range(10_000)}

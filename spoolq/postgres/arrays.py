@@ -19,7 +19,6 @@ _HEAD = struct.Struct("!iiIii")
 _LENGTH = struct.Struct("!i")
 _UUID, _UUIDS = 2950, 2951
 _BYTEA, _BYTEAS = 17, 1001
-_BIGINT, _BIGINTS = 20, 1016
 _TEXT, _TEXTS = 25, 1009
 
 
@@ -38,17 +37,10 @@ class Uuids:
 
 
 @dataclass(frozen=True, slots=True)
-class Bodies:
+class Byteas:
     """Bodies; None for one that is in chunks."""
 
     bodies: Sequence[bytes | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Instants:
-    """UTC milliseconds."""
-
-    at_ms: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +63,17 @@ class _UuidsDumper(Dumper):
     oid = _UUIDS
 
     def dump(self, obj: Uuids) -> bytes:
-        return _head(_UUID, len(obj.ids)) + b"".join([b"\0\0\0\x10" + _of_uuid(each) for each in obj.ids])
+        if not obj.ids:
+            return _head(_UUID, 0)
+        return _head(_UUID, len(obj.ids)) + _of_uuid("00000010" + "00000010".join(obj.ids))
 
 
-class _BodiesDumper(Dumper):
+class _ByteasDumper(Dumper):
     format = Format.BINARY
     oid = _BYTEAS
 
-    def dump(self, obj: Bodies) -> bytes:
+    def dump(self, obj: Byteas) -> bytes:
         return _array(_BYTEA, obj.bodies)
-
-
-class _InstantsDumper(Dumper):
-    format = Format.BINARY
-    oid = _BIGINTS
-
-    def dump(self, obj: Instants) -> bytes:
-        count = len(obj.at_ms)
-        parts = [8] * (2 * count)
-        parts[1::2] = obj.at_ms
-        return _head(_BIGINT, count) + struct.pack("!" + "iq" * count, *parts)
 
 
 class _TextsDumper(Dumper):
@@ -106,8 +89,7 @@ def register(context: psycopg.Connection[Any] | psycopg.Cursor[Any]) -> None:
     dumpers: dict[type, type[Dumper]] = {
         Uuid: _UuidDumper,
         Uuids: _UuidsDumper,
-        Bodies: _BodiesDumper,
-        Instants: _InstantsDumper,
+        Byteas: _ByteasDumper,
         Texts: _TextsDumper,
     }
     for kind, dumper in dumpers.items():
@@ -119,12 +101,11 @@ def _of_uuid(text: str) -> bytes:
 
 
 def _array(oid: int, elements: Sequence[bytes | None]) -> bytes:
-    parts: list[Any] = [_head(oid, len(elements), has_null=None in elements)]
-    for each in elements:
-        parts.append(_LENGTH.pack(-1 if each is None else len(each)))
-        if each is not None:
-            parts.append(each)
-    return b"".join(parts)
+    has_null = None in elements
+    parts = [b""] * (2 * len(elements))
+    parts[::2] = [_LENGTH.pack(-1 if each is None else len(each)) for each in elements]
+    parts[1::2] = [each or b"" for each in elements] if has_null else elements  # type: ignore[assignment]
+    return _head(oid, len(elements), has_null=has_null) + b"".join(parts)
 
 
 def _head(oid: int, count: int, *, has_null: bool = False) -> bytes:

@@ -7,7 +7,7 @@ makes them count; what a producer that died has sent is swept after 36 hours (`s
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import BinaryIO, NamedTuple, cast
 
 from spoolq import validate
@@ -27,6 +27,35 @@ class Body(NamedTuple):
     whole: bytes | None
     size: int
     chunks: int = 0
+
+
+class Bodies(NamedTuple):
+    """Those of several messages. sizes, chunks: None where all are here; else, of each that is in chunks."""
+
+    wholes: Sequence[bytes | None]
+    sizes: Sequence[int | None] | None = None
+    chunks: Sequence[int | None] | None = None
+
+
+def together(bodies: Sequence[Body]) -> Bodies:
+    """As the columns of one call."""
+    wholes = [each.whole for each in bodies]
+    if not any(each.chunks for each in bodies):
+        return Bodies(wholes)
+    return Bodies(
+        wholes,
+        [each.size if each.chunks else None for each in bodies],
+        [each.chunks or None for each in bodies],
+    )
+
+
+def put_all(ask: Ask, ids: Sequence[str], bodies: Sequence[bytes], most: int) -> Bodies:
+    """Judge all, then put those in the database that are large."""
+    longest = max(map(len, bodies))
+    _check(longest, most)
+    if longest <= INLINE_BYTES:
+        return Bodies(bodies)
+    return together([put(ask, message_id, body, most) for message_id, body in zip(ids, bodies, strict=True)])
 
 
 def put(ask: Ask, message_id: str, body: bytes | bytearray | memoryview | BinaryIO, most: int) -> Body:
@@ -56,7 +85,8 @@ def _put_chunks(ask: Ask, message_id: str, pieces: _Pieces, begun: bytes, most: 
         while chunk:
             size += len(chunk)
             _check(size, most)
-            ask(Call(op="enqueue", sql=statements.ADD_CHUNK, parameters=(message_id, number, chunk), repeats=True))
+            given = (message_id, number, chunk)
+            ask(Call(op="enqueue", sql=statements.ADD_CHUNK, parameters=given, repeats=True, is_large=True))
             number += 1
             chunk = pieces.next(CHUNK_BYTES)
     except BaseException:
@@ -140,7 +170,8 @@ class _Chunks(io.RawIOBase):
 
     def _chunk(self, number: int) -> bytes:
         if self._kept[0] != number:
-            rows = self._ask(Call(op="read_body", sql=statements.CHUNK, parameters=(self._id, number), repeats=True))
+            wanted = (self._id, number)
+            rows = self._ask(Call(op="read_body", sql=statements.CHUNK, parameters=wanted, repeats=True, is_large=True))
             if not rows:
                 hint = "The message was deleted while its body was read"
                 raise StorageError(f"a part of the body of {self._id} is not there", op="read_body", hint=hint)

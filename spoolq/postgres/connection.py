@@ -12,8 +12,7 @@ import select
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg_pool import ConnectionPool, PoolTimeout
@@ -57,15 +56,19 @@ _ERRORS: Mapping[str, tuple[type[SpoolqError], str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One statement. repeats: asked twice it is done once. again: the parameters for asking again. op: for errors."""
+class Call(NamedTuple):
+    """One statement.
+
+    repeats: asked twice it is done once. again: the parameters for asking again. op: for errors. is_large: what is
+    given to it, or what it answers, may take megabytes.
+    """
 
     op: str
     sql: str
     parameters: Sequence[Any] = ()
     repeats: bool = False
     again: Sequence[Any] | None = None
+    is_large: bool = False
 
 
 Row = tuple[Any, ...]
@@ -105,7 +108,7 @@ class Database:
         sent = False
         for pause_s in _pauses():
             try:
-                return self._asked(call.sql, parameters)
+                return self._asked(call, parameters)
             except psycopg.Error as error:
                 undone = _is_undone(error)
                 sent = sent or not undone
@@ -126,11 +129,11 @@ class Database:
         except psycopg.Error as error:
             raise self.error_of(error, call, sent=False) from error
 
-    def _asked(self, sql: str, parameters: Sequence[Any]) -> list[Row]:
+    def _asked(self, call: Call, parameters: Sequence[Any]) -> list[Row]:
         with self._borrowed() as connection:
             try:
-                rows = connection.kept_cursor.execute(sql, parameters).fetchall()
-                if len(rows) > 1 or sql in statements.LARGE:
+                rows = connection.kept_cursor.execute(call.sql, parameters).fetchall()
+                if call.is_large or len(rows) > 1:
                     connection.keep_cursor()  # the last one still has what it was given, and what it got
                 return rows
             except psycopg.Error as error:

@@ -11,14 +11,14 @@ import secrets
 import socket
 import threading
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spoolq import validate
 from spoolq.errors import LeaseLost, SpoolqError
 from spoolq.interfaces import Slot
 from spoolq.message import Message
 from spoolq.postgres import statements, values
-from spoolq.postgres.connection import Call, Row
+from spoolq.postgres.connection import Call, Rows
 from spoolq.postgres.listening import AWAIT_MS, POLL_S
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ EARLY_BODY_BYTES = 64 * 1024
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _SERIAL_DIGITS = 8
 _LEAST_PACE_S = 0.01
+_NOTHING: dict[str, Any] = {}
 
 
 class Consumer:
@@ -92,7 +93,7 @@ class Consumer:
             again=(*fixed, True, EARLY_BODY_BYTES),
             repeats=True,
         )
-        found = [self._message(row) for row in self._queue.database.ask(call)]
+        found = self._messages(self._queue.database.ask(call))
         if self._keeps and mark is None:
             with self._mutex:
                 self._held.update(dict.fromkeys(message.receipt for message in found))
@@ -128,24 +129,24 @@ class Consumer:
             self._serial += 1
             return f"t{self._id}{_base36(self._serial)}"
 
-    def _message(self, row: Row) -> Message:
-        id, nonce, attempts, priority, name, size, enqueued_at_ms, meta, group, body = row
-        come_with = values.meta_of(meta)
-        return Message(
-            self._queue,
-            id=id,
-            receipt=f"{id}.{nonce}",
-            attempts=attempts,
-            priority=priority,
-            name=name,
-            original_name=come_with.get("original_name"),
-            body_bytes=size,
-            enqueued_at_ms=enqueued_at_ms,
-            body=body,
-            headers=come_with.get("headers"),
-            content_type=come_with.get("content_type"),
-            group=group,
-        )
+    def _messages(self, rows: Rows) -> list[Message]:
+        queue = self._queue
+        return [
+            Message(
+                queue,
+                id=id,
+                receipt=f"{id}.{nonce}",
+                attempts=attempts,
+                priority=priority,
+                name=name,
+                body_bytes=size,
+                enqueued_at_ms=enqueued_at_ms,
+                body=body,
+                group=group,
+                **(values.came_with(meta) if meta else _NOTHING),
+            )
+            for id, nonce, attempts, priority, name, size, enqueued_at_ms, meta, group, body in rows
+        ]
 
     def _forget_the_parents(self) -> None:
         if self._pid != os.getpid():

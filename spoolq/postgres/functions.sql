@@ -12,13 +12,19 @@ CREATE FUNCTION spoolq.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint
 $$;
 
+CREATE FUNCTION spoolq.deny_deleted() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the queue was deleted' USING ERRCODE = 'SQ001';
+END $$;
+
+-- What is called for each message looks itself: a function less, and only the columns that it needs.
 CREATE FUNCTION spoolq.queue_row(p_queue integer) RETURNS spoolq.queues LANGUAGE plpgsql AS $$
 DECLARE
     found_queue spoolq.queues;
 BEGIN
     SELECT * INTO found_queue FROM spoolq.queues WHERE id = p_queue;
     IF NOT FOUND THEN
-        RAISE EXCEPTION 'the queue was deleted' USING ERRCODE = 'SQ001';
+        PERFORM spoolq.deny_deleted();
     END IF;
     RETURN found_queue;
 END $$;
@@ -83,7 +89,7 @@ $$;
 -- Messages, column by column; a column that is NULL has every default. known: the id that each stands for, where a key
 -- was known; NULL without keys. p_again: it may have been done before, so what is there is left.
 CREATE FUNCTION spoolq.enqueue(
-    p_queue integer, p_ids uuid[], p_bodies bytea[], p_sizes bigint[], p_chunks integer[], p_enqueued_at_ms bigint[],
+    p_queue integer, p_ids uuid[], p_bodies bytea[], p_sizes bigint[], p_chunks integer[], p_enqueued_at_ms bigint,
     p_priorities smallint[], p_delays_ms bigint[], p_ttls_ms bigint[], p_names text[], p_metas text[], p_keys text[],
     p_groups text[], p_again boolean, OUT known uuid[], OUT is_awaited boolean
 ) LANGUAGE plpgsql AS $$
@@ -93,23 +99,6 @@ DECLARE
     left_out uuid[] := '{}';
 BEGIN
     is_awaited := q.awaited_until_ms > at_ms AND NOT q.paused;
-    -- Nothing but bodies, as most are: half the work.
-    IF NOT p_again AND q.limit_messages = 0 AND q.limit_bytes = 0
-        AND num_nonnulls(p_chunks, p_priorities, p_delays_ms, p_ttls_ms, p_names, p_metas, p_keys, p_groups) = 0 THEN
-        WITH made AS (
-            INSERT INTO spoolq.messages (
-                id, queue, state, priority, body_bytes, enqueued_at_ms, changed_at_ms, expires_at_ms, body
-            )
-            SELECT
-                each.id, p_queue, 'ready', 5, octet_length(each.body), each.enqueued_at_ms, at_ms,
-                CASE WHEN q.ttl_ms > 0 THEN at_ms + q.ttl_ms END, each.body
-            FROM (SELECT unnest(p_ids) AS id, unnest(p_bodies) AS body, unnest(p_enqueued_at_ms) AS enqueued_at_ms) AS each
-            RETURNING body_bytes
-        )
-        INSERT INTO spoolq.deltas (queue, minute, ready, ready_bytes, enqueued)
-        SELECT p_queue, at_ms / 60000, count(*), sum(body_bytes), count(*) FROM made;
-        RETURN;
-    END IF;
     IF q.limit_messages > 0 OR q.limit_bytes > 0 THEN
         PERFORM pg_advisory_xact_lock(hashtextextended('spoolq limits/' || p_queue, 0));
     END IF;
@@ -139,7 +128,7 @@ BEGIN
     SELECT
         p_ids[n], p_queue, CASE WHEN p_delays_ms[n] > 0 THEN 'scheduled' ELSE 'ready' END, p_groups[n] IS NOT NULL,
         coalesce(p_priorities[n], 5), coalesce(p_sizes[n], octet_length(p_bodies[n])), coalesce(p_chunks[n], 0),
-        p_enqueued_at_ms[n], at_ms, CASE WHEN p_delays_ms[n] > 0 THEN at_ms + p_delays_ms[n] END,
+        p_enqueued_at_ms, at_ms, CASE WHEN p_delays_ms[n] > 0 THEN at_ms + p_delays_ms[n] END,
         CASE WHEN coalesce(p_ttls_ms[n], q.ttl_ms) > 0 THEN at_ms + coalesce(p_ttls_ms[n], q.ttl_ms) END,
         p_groups[n], p_names[n], p_metas[n], p_bodies[n]
     FROM generate_subscripts(p_ids, 1) AS n WHERE p_ids[n] <> ALL (left_out);
@@ -162,19 +151,52 @@ BEGIN
     END IF;
 END $$;
 
+-- Several with nothing but a body, as most are, for much less work: whether somebody waits.
+CREATE FUNCTION spoolq.enqueue_plain(
+    p_queue integer, p_ids uuid[], p_bodies bytea[], p_enqueued_at_ms bigint, p_again boolean
+) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    q record;
+    at_ms bigint := spoolq.now_ms();
+BEGIN
+    SELECT limit_messages, limit_bytes, ttl_ms, awaited_until_ms, paused INTO q FROM spoolq.queues WHERE id = p_queue;
+    IF NOT FOUND THEN
+        PERFORM spoolq.deny_deleted();
+    END IF;
+    IF p_again OR q.limit_messages > 0 OR q.limit_bytes > 0 THEN
+        RETURN (
+            SELECT made.is_awaited FROM spoolq.enqueue(
+                p_queue, p_ids, p_bodies, NULL, NULL, p_enqueued_at_ms, NULL, NULL, NULL, NULL, NULL, NULL, NULL, p_again
+            ) AS made
+        );
+    END IF;
+    INSERT INTO spoolq.messages (id, queue, state, priority, body_bytes, enqueued_at_ms, changed_at_ms, expires_at_ms, body)
+    SELECT
+        each.id, p_queue, 'ready', 5, octet_length(each.body), p_enqueued_at_ms, at_ms,
+        CASE WHEN q.ttl_ms > 0 THEN at_ms + q.ttl_ms END, each.body
+    FROM (SELECT unnest(p_ids) AS id, unnest(p_bodies) AS body) AS each;
+    INSERT INTO spoolq.deltas (queue, minute, ready, ready_bytes, enqueued)
+        SELECT p_queue, at_ms / 60000, count(*), sum(octet_length(each)), count(*) FROM unnest(p_bodies) AS each;
+    RETURN q.awaited_until_ms > at_ms AND NOT q.paused;
+END $$;
+
 -- One with nothing but a body, and perhaps headers and a name: whether somebody waits.
 CREATE FUNCTION spoolq.enqueue_one(
     p_queue integer, p_id uuid, p_body bytea, p_enqueued_at_ms bigint, p_priority smallint, p_name text, p_meta text,
     p_again boolean
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
-    q spoolq.queues := spoolq.queue_row(p_queue);
+    q record;
     at_ms bigint := spoolq.now_ms();
 BEGIN
+    SELECT limit_messages, limit_bytes, ttl_ms, awaited_until_ms, paused INTO q FROM spoolq.queues WHERE id = p_queue;
+    IF NOT FOUND THEN
+        PERFORM spoolq.deny_deleted();
+    END IF;
     IF p_again OR q.limit_messages > 0 OR q.limit_bytes > 0 THEN
         RETURN (
             SELECT made.is_awaited FROM spoolq.enqueue(
-                p_queue, ARRAY[p_id], ARRAY[p_body], NULL, NULL, ARRAY[p_enqueued_at_ms], ARRAY[p_priority], NULL, NULL,
+                p_queue, ARRAY[p_id], ARRAY[p_body], NULL, NULL, p_enqueued_at_ms, ARRAY[p_priority], NULL, NULL,
                 ARRAY[p_name], ARRAY[p_meta], NULL, NULL, p_again
             ) AS made
         );
@@ -253,10 +275,14 @@ CREATE FUNCTION spoolq.claim(
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    q spoolq.queues := spoolq.queue_row(p_queue);
+    q spoolq.queues;
     at_ms bigint := spoolq.now_ms();
     one record;
 BEGIN
+    SELECT * INTO q FROM spoolq.queues AS each WHERE each.id = p_queue;
+    IF NOT FOUND THEN
+        PERFORM spoolq.deny_deleted();
+    END IF;
     IF p_again OR p_mark IS NOT NULL THEN
         RETURN QUERY SELECT
             m.id, m.nonce, m.attempts, m.priority, m.name, m.body_bytes, m.enqueued_at_ms, m.meta, m.grp,
@@ -328,37 +354,33 @@ BEGIN
     FROM taken ORDER BY taken.priority DESC, taken.id;
 END $$;
 
--- Answers the places (from 1) of those whose claim had ended.
+-- p_nonces: of each, or one of all: what was claimed at once has one. Answers the places (from 1) of those whose claim had
+-- ended.
 CREATE FUNCTION spoolq.acknowledge(p_queue integer, p_ids uuid[], p_nonces text[]) RETURNS integer[] LANGUAGE plpgsql AS $$
 DECLARE
-    q spoolq.queues := spoolq.queue_row(p_queue);
     at_ms bigint := spoolq.now_ms();
+    keeps_ms bigint;
     groups text[];
-    settled integer;
+    settled integer := 0;
+    claim record;
 BEGIN
+    SELECT done_ms INTO keeps_ms FROM spoolq.queues WHERE id = p_queue;
+    IF NOT FOUND THEN
+        PERFORM spoolq.deny_deleted();
+    END IF;
     IF EXISTS (
         SELECT FROM spoolq.messages WHERE queue = p_queue AND grp IS NOT NULL AND state IN ('ready', 'scheduled', 'claimed')
     ) THEN
         groups := spoolq.lock_groups_of(p_queue, p_ids);
     END IF;
-    IF q.done_ms = 0 THEN
-        settled := spoolq.finish(p_queue, p_ids, p_nonces, at_ms);
+    IF cardinality(p_nonces) = 1 THEN
+        settled := spoolq.finish(p_queue, p_ids, p_nonces[1], at_ms, keeps_ms);
     ELSE
-        WITH held AS (
-            SELECT m.id, m.changed_at_ms AS since_ms
-            FROM (SELECT unnest(p_ids) AS id, unnest(p_nonces) AS nonce) AS asked JOIN spoolq.messages AS m USING (id, nonce)
-            WHERE m.queue = p_queue AND m.deadline_at_ms IS NOT NULL FOR UPDATE OF m
-        ), ended AS (
-            UPDATE spoolq.messages AS m SET
-                state = 'done', changed_at_ms = at_ms, deadline_at_ms = NULL, mark = NULL, holder = NULL, reason = ''
-            FROM held WHERE m.id = held.id
-            RETURNING m.body_bytes, greatest(at_ms - held.since_ms, 0) AS taken_ms
-        )
-        INSERT INTO spoolq.deltas (queue, minute, claimed, claimed_bytes, done, done_bytes, acknowledged, process_ms, takes)
-        SELECT
-            p_queue, at_ms / 60000, -count(*), -sum(body_bytes), count(*), sum(body_bytes), count(*), sum(taken_ms),
-            array_agg(spoolq.bucket(taken_ms))
-        FROM ended HAVING count(*) > 0 RETURNING done INTO settled;
+        FOR claim IN
+            SELECT asked.nonce, array_agg(asked.id) AS ids FROM unnest(p_ids, p_nonces) AS asked (id, nonce) GROUP BY asked.nonce
+        LOOP
+            settled := settled + spoolq.finish(p_queue, claim.ids, claim.nonce, at_ms, keeps_ms);
+        END LOOP;
     END IF;
     IF groups IS NOT NULL THEN
         PERFORM spoolq.settle_groups(p_queue, groups);
@@ -369,34 +391,50 @@ BEGIN
     RETURN spoolq.lost_of(p_queue, p_ids, p_nonces, at_ms);
 END $$;
 
--- Acknowledged and gone at once, where nothing is kept: how many.
-CREATE FUNCTION spoolq.finish(p_queue integer, p_ids uuid[], p_nonces text[], p_at_ms bigint) RETURNS integer
+-- Of one claim, acknowledged, and gone at once where nothing is kept: how many.
+CREATE FUNCTION spoolq.finish(p_queue integer, p_ids uuid[], p_nonce text, p_at_ms bigint, p_done_ms bigint) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
     one record;
-    settled integer;
+    settled integer := 0;
     in_parts uuid[];
 BEGIN
+    IF p_done_ms > 0 THEN
+        WITH held AS (
+            SELECT id, changed_at_ms AS since_ms FROM spoolq.messages
+            WHERE id = ANY (p_ids) AND nonce = p_nonce AND queue = p_queue AND deadline_at_ms IS NOT NULL FOR UPDATE
+        ), ended AS (
+            UPDATE spoolq.messages AS m SET
+                state = 'done', changed_at_ms = p_at_ms, deadline_at_ms = NULL, mark = NULL, holder = NULL, reason = ''
+            FROM held WHERE m.id = held.id
+            RETURNING m.body_bytes, greatest(p_at_ms - held.since_ms, 0) AS taken_ms
+        )
+        INSERT INTO spoolq.deltas (queue, minute, claimed, claimed_bytes, done, done_bytes, acknowledged, process_ms, takes)
+        SELECT
+            p_queue, p_at_ms / 60000, -count(*), -sum(body_bytes), count(*), sum(body_bytes), count(*), sum(taken_ms),
+            array_agg(spoolq.bucket(taken_ms))
+        FROM ended HAVING count(*) > 0 RETURNING done INTO settled;
+        RETURN coalesce(settled, 0);
+    END IF;
     IF cardinality(p_ids) = 1 THEN  -- as most are: three short statements are less work than one long one
-        DELETE FROM spoolq.messages
-            WHERE id = p_ids[1] AND nonce = p_nonces[1] AND queue = p_queue AND deadline_at_ms IS NOT NULL
+        DELETE FROM spoolq.messages WHERE id = p_ids[1] AND nonce = p_nonce AND queue = p_queue AND deadline_at_ms IS NOT NULL
             RETURNING body_bytes, chunks, greatest(p_at_ms - changed_at_ms, 0) AS taken_ms INTO one;
         IF NOT FOUND THEN
             RETURN 0;
         END IF;
-        INSERT INTO spoolq.receipts (queue, until_at_ms, nonce, ids) VALUES (p_queue, p_at_ms + 600000, p_nonces[1], p_ids);
+        INSERT INTO spoolq.receipts (queue, until_at_ms, nonce, ids) VALUES (p_queue, p_at_ms + 600000, p_nonce, p_ids);
         INSERT INTO spoolq.deltas (queue, minute, claimed, claimed_bytes, acknowledged, process_ms, takes)
             VALUES (p_queue, p_at_ms / 60000, -1, -one.body_bytes, 1, one.taken_ms, ARRAY[spoolq.bucket(one.taken_ms)]);
         settled := 1;
         in_parts := CASE WHEN one.chunks > 0 THEN p_ids END;
     ELSE
         WITH ended AS (
-            DELETE FROM spoolq.messages AS m USING (SELECT unnest(p_ids) AS id, unnest(p_nonces) AS nonce) AS asked
-            WHERE m.id = asked.id AND m.nonce = asked.nonce AND m.queue = p_queue AND m.deadline_at_ms IS NOT NULL
-            RETURNING m.id, m.nonce, m.body_bytes, m.chunks, greatest(p_at_ms - m.changed_at_ms, 0) AS taken_ms
+            DELETE FROM spoolq.messages
+            WHERE id = ANY (p_ids) AND nonce = p_nonce AND queue = p_queue AND deadline_at_ms IS NOT NULL
+            RETURNING id, body_bytes, chunks, greatest(p_at_ms - changed_at_ms, 0) AS taken_ms
         ), remembered AS (
             INSERT INTO spoolq.receipts (queue, until_at_ms, nonce, ids)
-            SELECT p_queue, p_at_ms + 600000, nonce, array_agg(id) FROM ended GROUP BY nonce
+            SELECT p_queue, p_at_ms + 600000, p_nonce, array_agg(id) FROM ended HAVING count(*) > 0
         ), noted AS (
             INSERT INTO spoolq.deltas (queue, minute, claimed, claimed_bytes, acknowledged, process_ms, takes)
             SELECT
@@ -418,7 +456,10 @@ CREATE FUNCTION spoolq.lost_of(p_queue integer, p_ids uuid[], p_nonces text[], p
 LANGUAGE plpgsql AS $$
 BEGIN
     RETURN ARRAY(
-        SELECT asked.place::integer FROM unnest(p_ids, p_nonces) WITH ORDINALITY AS asked (id, nonce, place)
+        SELECT asked.place::integer FROM (
+            SELECT id, coalesce(nonce, p_nonces[1]) AS nonce, place
+            FROM unnest(p_ids, p_nonces) WITH ORDINALITY AS each (id, nonce, place)
+        ) AS asked
         WHERE NOT EXISTS (
             SELECT FROM spoolq.messages AS m
             WHERE m.id = asked.id AND m.queue = p_queue AND m.deadline_at_ms IS NULL AND m.nonce = asked.nonce

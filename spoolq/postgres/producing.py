@@ -13,15 +13,13 @@ from spoolq import validate
 from spoolq.clock import id_time_ms
 from spoolq.models import DEFAULT_PRIORITY, NewMessage
 from spoolq.postgres import statements, values
-from spoolq.postgres.arrays import Bodies, Instants, Uuid, Uuids
-from spoolq.postgres.bodies import Body
+from spoolq.postgres.arrays import Byteas, Uuid, Uuids
+from spoolq.postgres.bodies import INLINE_BYTES, Bodies
 from spoolq.postgres.connection import Call
 from spoolq.spool.names import clean_name
 
 BATCH_MESSAGES = 500
 BATCH_BYTES = 8 << 20
-
-_NOTHING = (None,) * 7
 
 AnyBody = bytes | bytearray | memoryview | BinaryIO
 
@@ -57,18 +55,19 @@ PLAIN = Asked()
 """Nothing."""
 
 
+class Batch(NamedTuple):
+    """Checked messages, so many together as go into one call. asked: for each; all PLAIN mostly."""
+
+    bodies: list[bytes]
+    asked: list[Asked]
+
+
 class Ready(NamedTuple):
-    """A message that has its id, and its body where it belongs."""
+    """Messages that have their ids, of one instant, and their bodies where they belong."""
 
-    id: str
-    body: Body
-    asked: Asked
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether `enqueue_one` does: whole, due at once, and nothing that others are looked at for."""
-        asked = self.asked
-        return not (self.body.chunks or asked.delay_s or asked.ttl_s is not None or asked.dedup_key or asked.group)
+    ids: list[str]
+    bodies: Bodies
+    asked: Sequence[Asked]
 
 
 def _asked_of(new: NewMessage) -> Asked:
@@ -85,54 +84,47 @@ def _asked_of(new: NewMessage) -> Asked:
     return PLAIN if asked == PLAIN else asked
 
 
-def batches(messages: Iterable[NewMessage | bytes]) -> Iterator[list[tuple[bytes, Asked]]]:
-    """Checked messages, so many together as go into one call."""
-    batch: list[tuple[bytes, Asked]] = []
+def batches(messages: Iterable[NewMessage | bytes]) -> Iterator[Batch]:
+    """The messages, by as many as go into one call."""
+    bodies: list[bytes] = []
+    asked: list[Asked] = []
     size = 0
     for each in messages:
         if type(each) is bytes:
-            body, asked = each, PLAIN
+            body, wanted = each, PLAIN
         else:
             new = validate.as_new_message(each)
-            body, asked = new.body, _asked_of(new)
-        if batch and (len(batch) >= BATCH_MESSAGES or size + len(body) > BATCH_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append((body, asked))
+            body, wanted = new.body, _asked_of(new)
         size += len(body)
-    if batch:
-        yield batch
+        if bodies and (size > BATCH_BYTES or len(bodies) == BATCH_MESSAGES):
+            yield Batch(bodies, asked)
+            bodies, asked, size = [], [], len(body)
+        bodies.append(body)
+        asked.append(wanted)
+    if bodies:
+        yield Batch(bodies, asked)
 
 
-def call(queue_id: int, ready: Sequence[Ready], op: str) -> Call:
+def call(queue_id: int, ready: Ready, op: str) -> Call:
     """The call that enqueues them, in one transaction."""
-    if len(ready) == 1 and ready[0].is_plain:
-        return _call_of_one(queue_id, ready[0], op)
-    ids = [each.id for each in ready]
-    asked = [each.asked for each in ready]
-    bodies = [each.body for each in ready]
-    in_chunks = any(each.chunks for each in bodies)
-    columns = (
-        Uuids(ids),
-        Bodies([each.whole for each in bodies]),
-        [each.size if each.chunks else None for each in bodies] if in_chunks else None,
-        [each.chunks or None for each in bodies] if in_chunks else None,
-        Instants(_times_ms(ids)),
-        *(_NOTHING if asked.count(PLAIN) == len(asked) else _columns(asked)),
-    )
-    return Call(
-        op=op,
-        sql=statements.ENQUEUE,
-        parameters=(queue_id, *columns, False),
-        again=(queue_id, *columns, True),
-        repeats=True,
-    )
+    ids, bodies, asked = ready
+    at_ms = id_time_ms(ids[0])
+    fixed: tuple[Any, ...]
+    if bodies.chunks is None and len(ids) == 1 and _is_alone(asked[0]):
+        sql, fixed = statements.ENQUEUE_ONE, (queue_id, Uuid(ids[0]), bodies.wholes[0], at_ms, *_labels(asked[0]))
+    elif bodies.chunks is None and asked.count(PLAIN) == len(asked):
+        sql, fixed = statements.ENQUEUE_PLAIN, (queue_id, Uuids(ids), Byteas(bodies.wholes), at_ms)
+    else:
+        sql = statements.ENQUEUE
+        placed = (queue_id, Uuids(ids), Byteas(bodies.wholes), bodies.sizes, bodies.chunks, at_ms)
+        fixed = (*placed, *_columns(asked))
+    is_large = sum(map(len, filter(None, bodies.wholes))) > INLINE_BYTES
+    return Call(op=op, sql=sql, parameters=(*fixed, False), again=(*fixed, True), repeats=True, is_large=is_large)
 
 
-def _times_ms(ids: Sequence[str]) -> list[int]:
-    """Of ids in order: mostly one instant."""
-    first = id_time_ms(ids[0])
-    return [first] * len(ids) if ids[-1][:13] == ids[0][:13] else [id_time_ms(each) for each in ids]
+def _is_alone(asked: Asked) -> bool:
+    """Whether `enqueue_one` does: due at once, and nothing that others are looked at for."""
+    return not (asked.delay_s or asked.ttl_s is not None or asked.dedup_key or asked.group)
 
 
 def _columns(asked: Sequence[Asked]) -> tuple[list[Any] | None, ...]:
@@ -149,19 +141,10 @@ def _columns(asked: Sequence[Asked]) -> tuple[list[Any] | None, ...]:
     )
 
 
-def _call_of_one(queue_id: int, each: Ready, op: str) -> Call:
-    asked = each.asked
+def _labels(asked: Asked) -> tuple[int, str | None, str | None]:
+    """Priority, name and metadata of one."""
     label = None if asked.name is None else clean_name(asked.name) or None
-    fixed = (
-        queue_id,
-        Uuid(each.id),
-        each.body.whole,
-        id_time_ms(each.id),
-        asked.priority,
-        None if label is None else statements.storable(label),
-        _meta(asked, label),
-    )
-    return Call(op=op, sql=statements.ENQUEUE_ONE, parameters=(*fixed, False), again=(*fixed, True), repeats=True)
+    return asked.priority, None if label is None else statements.storable(label), _meta(asked, label)
 
 
 def _meta(asked: Asked, label: str | None) -> str | None:

@@ -154,12 +154,9 @@ class PostgresQueue(Queue):
         self._check_open()
         ids: list[str] = []
         for batch in producing.batches(messages):
-            most = self._most_bytes()
-            ready = [
-                Ready(message_id, bodies.put(self.database.ask, message_id, body, most), asked)
-                for message_id, (body, asked) in zip(self.clock.new_ids(len(batch)), batch, strict=True)
-            ]
-            ids += self._put(ready, "enqueue_many")
+            new = self.clock.new_ids(len(batch.bodies))
+            placed = bodies.put_all(self.database.ask, new, batch.bodies, self._most_bytes())
+            ids += self._put(Ready(new, placed, batch.asked), "enqueue_many")
         return ids
 
     def _enqueue(self, body: AnyBody, asked: Asked, op: str, connection: psycopg.Connection[Any] | None) -> str:
@@ -167,7 +164,7 @@ class PostgresQueue(Queue):
         message_id = self.clock.new_id()
         ask = self.database.ask if connection is None else self._asking_on(connection)
         placed = bodies.put(ask, message_id, body, self._most_bytes())
-        ready = [Ready(message_id, placed, asked)]
+        ready = Ready([message_id], bodies.together([placed]), [asked])
         if connection is None:
             return self._put(ready, op)[0]
         known, is_awaited = ask(producing.call(self.id, ready, op))[0]
@@ -178,18 +175,18 @@ class PostgresQueue(Queue):
     def _asking_on(self, connection: psycopg.Connection[Any]) -> bodies.Ask:
         return lambda call: self.database.ask_on(connection, call)
 
-    def _put(self, ready: Sequence[Ready], op: str) -> list[str]:
+    def _put(self, ready: Ready, op: str) -> list[str]:
         try:
             known, is_awaited = self.database.ask(producing.call(self.id, ready, op))[0]
         except SpoolqError as error:
-            for each in ready:
-                if each.body.chunks and not isinstance(error, StorageError):  # refused, so nobody will want them
-                    bodies.drop(self.database.ask, each.id)
+            for message_id, chunks in zip(ready.ids, ready.bodies.chunks or (), strict=False):
+                if chunks and not isinstance(error, StorageError):  # refused, so nobody will want them
+                    bodies.drop(self.database.ask, message_id)
             raise
         if is_awaited:
             self._wake()
         self.keep_in_order()
-        return list(known) if known else [each.id for each in ready]
+        return list(known) if known else ready.ids
 
     # Consuming
 
@@ -247,8 +244,10 @@ class PostgresQueue(Queue):
         lost: list[str] = []
         for at in range(0, len(pairs), _AT_ONCE):
             some = pairs[at : at + _AT_ONCE]
-            ids, nonces = Uuids([pair[0] for pair in some]), Texts([pair[1] for pair in some])
-            places = self._one("acknowledge", statements.ACKNOWLEDGE, self.id, ids, nonces, repeats=True)
+            ids, nonces = zip(*some, strict=True)
+            if len(set(nonces)) == 1:  # claimed at once
+                nonces = nonces[:1]
+            places = self._one("acknowledge", statements.ACKNOWLEDGE, self.id, Uuids(ids), Texts(nonces), repeats=True)
             lost += [given[at + place - 1] for place in places]
         self._ended(given)
         return lost

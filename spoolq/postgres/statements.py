@@ -64,15 +64,14 @@ CHANGE_SETTINGS = (
 
 ENQUEUE = (
     "SELECT known::text[], is_awaited FROM spoolq.enqueue(%s, %b, %b, %s::bigint[], %s::integer[],"
-    " %b, %s::smallint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s)"
+    " %s::bigint, %s::smallint[], %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s)"
 )
+ENQUEUE_PLAIN = "SELECT NULL, spoolq.enqueue_plain(%s, %b, %b, %s::bigint, %s)"
 # Alone, as most are, and with none of what several messages share.
 ENQUEUE_ONE = "SELECT NULL, spoolq.enqueue_one(%s, %b, %b, %s::bigint, %s::smallint, %s, %s, %s)"
 ADD_CHUNK = "SELECT spoolq.add_chunk(%s, %s, %b)"
 DROP_UPLOAD = "SELECT spoolq.drop_upload(%s)"
 CHUNK = "SELECT data FROM spoolq.chunks WHERE id = %s AND number = %s"
-LARGE = frozenset((ENQUEUE, ADD_CHUNK, CHUNK))
-"""What is given to these, or what they answer, may take megabytes."""
 
 CLAIM = (
     "SELECT id::text, nonce, attempts, priority, name, body_bytes, enqueued_at_ms, meta, grp, body"

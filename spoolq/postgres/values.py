@@ -66,6 +66,12 @@ def meta_of(text: str | None) -> dict[str, Any]:
     return json.loads(text) if text else {}
 
 
+def came_with(text: str) -> dict[str, Any]:
+    """The same, as a claimed message has it."""
+    meta = meta_of(text)
+    return {each: meta.get(each) for each in ("headers", "content_type", "original_name")}
+
+
 def line(reason: str, details: Attempt | None) -> str:
     """The caller's part of a line of the history."""
     known = {} if details is None else {key: value for key, value in asdict(details).items() if value not in ("", None)}

@@ -6,14 +6,13 @@ The database's clock stands still until a test moves it.
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import psycopg
 import pytest
 
 from spoolq.errors import LeaseLost
 from spoolq.postgres import create_queue, delete_queue, producing, statements
-from spoolq.postgres.bodies import Body
+from spoolq.postgres.bodies import Bodies
 from spoolq.postgres.producing import PLAIN, Ready
 from spoolq.settings import Retention, Settings
 from tests.helpers import wait_for
@@ -178,9 +177,9 @@ def test_a_deleted_queue_leaves_nothing(dsn, open_queue, clock, count, late):
 def test_an_enqueue_asked_again_minutes_later_makes_no_second_message(open_queue, clock):
     """Its producer was stopped after the answer was lost, and the message has come and gone meanwhile."""
     queue = open_queue(Settings(retention=Retention(done_s=0)), clock=clock)
-    call = producing.call(queue.id, [Ready(queue.clock.new_id(), Body(b"x", 1), PLAIN)], "enqueue")
+    call = producing.call(queue.id, Ready([queue.clock.new_id()], Bodies([b"x"]), [PLAIN]), "enqueue")
     queue.database.ask(call)
     queue.dequeue().ack()
     clock.advance(540)
-    queue.database.ask(replace(call, parameters=call.again))
+    queue.database.ask(call._replace(parameters=call.again))
     assert queue.dequeue() is None
