@@ -361,8 +361,7 @@ DECLARE
     at_ms bigint := spoolq.now_ms();
     keeps_ms bigint;
     groups text[];
-    settled integer := 0;
-    claim record;
+    settled integer;
 BEGIN
     SELECT done_ms INTO keeps_ms FROM spoolq.queues WHERE id = p_queue;
     IF NOT FOUND THEN
@@ -373,15 +372,7 @@ BEGIN
     ) THEN
         groups := spoolq.lock_groups_of(p_queue, p_ids);
     END IF;
-    IF cardinality(p_nonces) = 1 THEN
-        settled := spoolq.finish(p_queue, p_ids, p_nonces[1], at_ms, keeps_ms);
-    ELSE
-        FOR claim IN
-            SELECT asked.nonce, array_agg(asked.id) AS ids FROM unnest(p_ids, p_nonces) AS asked (id, nonce) GROUP BY asked.nonce
-        LOOP
-            settled := settled + spoolq.finish(p_queue, claim.ids, claim.nonce, at_ms, keeps_ms);
-        END LOOP;
-    END IF;
+    settled := spoolq.finish(p_queue, p_ids, p_nonces, at_ms, keeps_ms);
     IF groups IS NOT NULL THEN
         PERFORM spoolq.settle_groups(p_queue, groups);
     END IF;
@@ -391,18 +382,21 @@ BEGIN
     RETURN spoolq.lost_of(p_queue, p_ids, p_nonces, at_ms);
 END $$;
 
--- Of one claim, acknowledged, and gone at once where nothing is kept: how many.
-CREATE FUNCTION spoolq.finish(p_queue integer, p_ids uuid[], p_nonce text, p_at_ms bigint, p_done_ms bigint) RETURNS integer
+-- Acknowledged, and gone at once where nothing is kept: how many.
+CREATE FUNCTION spoolq.finish(p_queue integer, p_ids uuid[], p_nonces text[], p_at_ms bigint, p_done_ms bigint) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
+    of_all text := CASE WHEN cardinality(p_nonces) = 1 THEN p_nonces[1] END;
     one record;
-    settled integer := 0;
+    settled integer;
     in_parts uuid[];
 BEGIN
     IF p_done_ms > 0 THEN
         WITH held AS (
             SELECT id, changed_at_ms AS since_ms FROM spoolq.messages
-            WHERE id = ANY (p_ids) AND nonce = p_nonce AND queue = p_queue AND deadline_at_ms IS NOT NULL FOR UPDATE
+            WHERE id = ANY (p_ids) AND queue = p_queue AND deadline_at_ms IS NOT NULL AND CASE
+                WHEN of_all IS NULL THEN (id, nonce) IN (SELECT * FROM unnest(p_ids, p_nonces)) ELSE nonce = of_all END
+            FOR UPDATE
         ), ended AS (
             UPDATE spoolq.messages AS m SET
                 state = 'done', changed_at_ms = p_at_ms, deadline_at_ms = NULL, mark = NULL, holder = NULL, reason = ''
@@ -414,15 +408,15 @@ BEGIN
             p_queue, p_at_ms / 60000, -count(*), -sum(body_bytes), count(*), sum(body_bytes), count(*), sum(taken_ms),
             array_agg(spoolq.bucket(taken_ms))
         FROM ended HAVING count(*) > 0 RETURNING done INTO settled;
-        RETURN coalesce(settled, 0);
+        RETURN settled;
     END IF;
     IF cardinality(p_ids) = 1 THEN  -- as most are: three short statements are less work than one long one
-        DELETE FROM spoolq.messages WHERE id = p_ids[1] AND nonce = p_nonce AND queue = p_queue AND deadline_at_ms IS NOT NULL
+        DELETE FROM spoolq.messages WHERE id = p_ids[1] AND nonce = of_all AND queue = p_queue AND deadline_at_ms IS NOT NULL
             RETURNING body_bytes, chunks, greatest(p_at_ms - changed_at_ms, 0) AS taken_ms INTO one;
         IF NOT FOUND THEN
             RETURN 0;
         END IF;
-        INSERT INTO spoolq.receipts (queue, until_at_ms, nonce, ids) VALUES (p_queue, p_at_ms + 600000, p_nonce, p_ids);
+        INSERT INTO spoolq.receipts (queue, until_at_ms, nonce, ids) VALUES (p_queue, p_at_ms + 600000, of_all, p_ids);
         INSERT INTO spoolq.deltas (queue, minute, claimed, claimed_bytes, acknowledged, process_ms, takes)
             VALUES (p_queue, p_at_ms / 60000, -1, -one.body_bytes, 1, one.taken_ms, ARRAY[spoolq.bucket(one.taken_ms)]);
         settled := 1;
@@ -430,11 +424,12 @@ BEGIN
     ELSE
         WITH ended AS (
             DELETE FROM spoolq.messages
-            WHERE id = ANY (p_ids) AND nonce = p_nonce AND queue = p_queue AND deadline_at_ms IS NOT NULL
-            RETURNING id, body_bytes, chunks, greatest(p_at_ms - changed_at_ms, 0) AS taken_ms
+            WHERE id = ANY (p_ids) AND queue = p_queue AND deadline_at_ms IS NOT NULL AND CASE
+                WHEN of_all IS NULL THEN (id, nonce) IN (SELECT * FROM unnest(p_ids, p_nonces)) ELSE nonce = of_all END
+            RETURNING id, nonce, body_bytes, chunks, greatest(p_at_ms - changed_at_ms, 0) AS taken_ms
         ), remembered AS (
             INSERT INTO spoolq.receipts (queue, until_at_ms, nonce, ids)
-            SELECT p_queue, p_at_ms + 600000, p_nonce, array_agg(id) FROM ended HAVING count(*) > 0
+            SELECT p_queue, p_at_ms + 600000, nonce, array_agg(id) FROM ended GROUP BY nonce
         ), noted AS (
             INSERT INTO spoolq.deltas (queue, minute, claimed, claimed_bytes, acknowledged, process_ms, takes)
             SELECT

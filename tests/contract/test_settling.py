@@ -217,6 +217,25 @@ def test_many_are_acknowledged_at_once(queue):
     assert queue.get(second.id).state == "ready"
 
 
+@pytest.mark.parametrize("done_s", [0, 86_400], ids=["deleted", "kept"])
+@pytest.mark.parametrize("claimed", ["together", "apart"])
+def test_many_are_acknowledged_each_by_its_own_receipt(engine, claimed, done_s):
+    """An old receipt ends nothing, though the message is claimed again, together with others that are acknowledged."""
+    queue = engine.make_queue(Settings(retention=Retention(done_s=done_s)))
+    ids = queue.enqueue_many([b"1", b"2", b"3"])
+    old = queue.dequeue()
+    old.requeue(delay_s=0)
+    messages = queue.dequeue_many(3) if claimed == "together" else [queue.dequeue() for _ in ids]
+    others = [message for message in messages if message.id != old.id]
+    receipts = [others[0].receipt, old.receipt, others[1].receipt]
+    assert queue.acknowledge_many(receipts) == [old.receipt]
+    assert queue.acknowledge_many(receipts) == [old.receipt], "again"
+    assert queue.stats().claimed == 1
+    assert queue.get(old.id).state == "claimed"
+    assert queue.acknowledge_many([message.receipt for message in messages]) == []
+    assert queue.stats().claimed == 0
+
+
 def test_acknowledging_none_is_nothing(queue):
     """No receipts: none had ended."""
     assert queue.acknowledge_many([]) == []

@@ -69,6 +69,9 @@ def test_no_call_reads_what_it_is_not_about(fill, analyzed, open_queue, dsn):
         "extend": lambda: claims[0].extend(60),
         "acknowledge": lambda: queue.acknowledge(claims[0].receipt),
         "acknowledge_many": lambda: queue.acknowledge_many([claims.pop().receipt for _ in range(5)]),
+        "acknowledge_many, of several claims": lambda: queue.acknowledge_many(
+            [queue.dequeue().receipt for _ in range(5)]
+        ),
         "acknowledge again": lambda: queue.acknowledge(claims[0].receipt),
         "acknowledge late": lambda: queue.acknowledge_many([f"{claims[0].id}.tother"]),
         "requeue": lambda: claims.pop().requeue(delay_s=60),
