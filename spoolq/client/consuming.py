@@ -32,7 +32,7 @@ POLL_S = 25.0
 _EARLY_PAUSE_S = 0.1
 
 
-class Consumer:
+class Consumer(Slot):
     """A queue object as a consumer, or one slot of it. Forgets its claims in a forked child: they are the parent's.
 
     keeps: what it claims is given back at its end.
@@ -47,6 +47,10 @@ class Consumer:
         self._mutex = threading.Lock()
         self._held: dict[str, None] = {}
         self._unanswered: tuple[str, int, float | None] | None = None
+
+    def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
+        """Claim the next message."""
+        return next(iter(self.claim(1, wait_s, lease_s)), None)
 
     def claim(self, count: int, wait_s: float, lease_s: float | None) -> list[Message]:
         """Claim up to `count` messages; wait for the first."""
@@ -75,6 +79,10 @@ class Consumer:
         """Give back, uncounted, what it holds. Where the server does not answer, the claims end by time."""
         self._forget_the_parents()
         self._closed = True
+        self._give_back()
+        self._queue.consumer_ended(self)
+
+    def _give_back(self) -> None:
         with self._mutex:
             held = list(self._held)
         for number, receipt in enumerate(held):
@@ -148,19 +156,3 @@ class Consumer:
         if self._pid != os.getpid():
             self._mutex = threading.Lock()  # another thread may have held it when the process forked
             self._held, self._unanswered, self._pid = {}, None, os.getpid()
-
-
-class HttpSlot(Slot):
-    """A further consumer of an HttpQueue."""
-
-    def __init__(self, queue: HttpQueue, consumer: Consumer) -> None:
-        self._queue = queue
-        self._consumer = consumer
-
-    def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
-        """Claim the next message."""
-        return next(iter(self._consumer.claim(1, wait_s, lease_s)), None)
-
-    def close(self) -> None:
-        """Give back what it holds."""
-        self._queue.end_consumer(self._consumer)

@@ -17,7 +17,7 @@ from spoolq.client import producing, values
 from spoolq.client.address import Address
 from spoolq.client.bodies import Upload
 from spoolq.client.connection import BULK_S, Call, Connection, not_understood, quoted
-from spoolq.client.consuming import Consumer, HttpSlot
+from spoolq.client.consuming import Consumer
 from spoolq.client.dead_letters import HttpDeadLetters
 from spoolq.client.download import download
 from spoolq.clock import Clock
@@ -160,7 +160,7 @@ class HttpQueue(Queue):
 
     def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
         """Claim the next message; None when there is nothing within `wait_s`. A lost answer is asked for again."""
-        return next(iter(self._own.claim(1, wait_s, lease_s)), None)
+        return self._own.dequeue(wait_s=wait_s, lease_s=lease_s)
 
     def dequeue_many(self, count: int, *, wait_s: float = 0, lease_s: float | None = None) -> list[Message]:
         """Claim up to `count` messages; waits for the first only."""
@@ -171,11 +171,10 @@ class HttpQueue(Queue):
         """A further consumer with claims of its own."""
         consumer = Consumer(self, keeps=not self._detached)
         self._consumers.append(consumer)
-        return HttpSlot(self, consumer)
+        return consumer
 
-    def end_consumer(self, consumer: Consumer) -> None:
+    def consumer_ended(self, consumer: Consumer) -> None:
         """A slot is closed."""
-        consumer.close()
         if consumer in self._consumers:
             self._consumers.remove(consumer)
 
@@ -400,7 +399,7 @@ class HttpQueue(Queue):
             return
         self._closed = True
         for consumer in tuple(self._consumers):
-            self.end_consumer(consumer)
+            consumer.close()
         self.connection.close()
 
     # Requests

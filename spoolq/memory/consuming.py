@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from spoolq.memory.store import MemoryStore
 
 
-class Consumer:
+class Consumer(Slot):
     """A queue object as a consumer, or one slot of it: a name of its own, and a serial for each delivery."""
 
     def __init__(self, queue: MemoryQueue, label: str) -> None:
@@ -30,6 +30,10 @@ class Consumer:
         self._since_at_ms = self._store.clock.wall_ms()
         self._serial = 0
         self._closed = False
+
+    def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
+        """Claim the next message."""
+        return next(iter(self._queue._claim(self, 1, wait_s, lease_s)), None)
 
     def claim(self, count: int, wait_s: float, lease_s: float | None) -> list[Message]:
         """Claim up to `count` messages; wait for the first."""
@@ -91,12 +95,11 @@ class Consumer:
     def close(self) -> None:
         """Give back, uncounted, what it holds. Again: nothing."""
         with self._store.changed:
-            if self._closed:
-                return
             self._closed = True
             for entry in self._store.entries.in_state("claimed"):
                 if entry.holder == self.id:
                     self._store.release(entry)
+        self._queue.consumer_ended(self)
 
     def crash(self) -> None:
         """End as a killed process does: what it holds goes back, counted."""
@@ -105,22 +108,6 @@ class Consumer:
             for entry in self._store.entries.in_state("claimed"):
                 if entry.holder == self.id:
                     self._store.fail(entry, 0, "holder died")
-
-
-class MemorySlot(Slot):
-    """A further consumer of a MemoryQueue."""
-
-    def __init__(self, queue: MemoryQueue, consumer: Consumer) -> None:
-        self._queue = queue
-        self._consumer = consumer
-
-    def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
-        """Claim the next message."""
-        return next(iter(self._consumer.claim(1, wait_s, lease_s)), None)
-
-    def close(self) -> None:
-        """Give back what it holds."""
-        self._queue.end_consumer(self._consumer)
 
 
 def await_change(store: MemoryStore, ends_s: float) -> bool:

@@ -17,7 +17,7 @@ from spoolq.consume import consume
 from spoolq.errors import LeaseLost, MessageTooLarge, NotCapable
 from spoolq.interfaces import Capabilities, Progress, Queue, Slot
 from spoolq.memory import look
-from spoolq.memory.consuming import Consumer, MemorySlot, await_change
+from spoolq.memory.consuming import Consumer, await_change
 from spoolq.memory.dead_letters import MemoryDeadLetters
 from spoolq.memory.entries import Entry, total_bytes
 from spoolq.memory.store import MemoryStore
@@ -100,7 +100,7 @@ class MemoryQueue(Queue):
             group=group,
             ttl_s=ttl_s,
         )
-        return self._put(new)
+        return self.enqueue_many([new])[0]
 
     def enqueue_file(
         self,
@@ -159,22 +159,21 @@ class MemoryQueue(Queue):
 
     def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
         """Claim the next message; None when there is nothing within `wait_s`."""
-        return next(iter(self._own.claim(1, wait_s, lease_s)), None)
+        return self._own.dequeue(wait_s=wait_s, lease_s=lease_s)
 
     def dequeue_many(self, count: int, *, wait_s: float = 0, lease_s: float | None = None) -> list[Message]:
         """Claim up to `count` messages; waits for the first only."""
         validate.check_count(count)
-        return self._own.claim(count, wait_s, lease_s)
+        return self._claim(self._own, count, wait_s, lease_s)
 
     def slot(self, label: str = "") -> Slot:
         """A further consumer with claims of its own."""
         consumer = Consumer(self, label)
         self._consumers.append(consumer)
-        return MemorySlot(self, consumer)
+        return consumer
 
-    def end_consumer(self, consumer: Consumer) -> None:
+    def consumer_ended(self, consumer: Consumer) -> None:
         """A slot is closed."""
-        consumer.close()
         if consumer in self._consumers:
             self._consumers.remove(consumer)
 
@@ -186,6 +185,10 @@ class MemoryQueue(Queue):
         """The body of a claimed message."""
         with self._lock:
             return io.BytesIO(self._claimed(receipt).body)
+
+    def _claim(self, consumer: Consumer, count: int, wait_s: float, lease_s: float | None) -> list[Message]:
+        """Every claim passes here, whichever consumer's it is: in tests another kind of queue begins with this."""
+        return consumer.claim(count, wait_s, lease_s)
 
     # Settling
 
@@ -405,7 +408,7 @@ class MemoryQueue(Queue):
     def close(self) -> None:
         """Give back, uncounted, what this object still holds. Again: nothing."""
         for consumer in tuple(self._consumers):
-            self.end_consumer(consumer)
+            consumer.close()
 
     # Its own
 

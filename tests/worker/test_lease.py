@@ -19,8 +19,8 @@ class TimedQueue(MemoryQueue):
 
     capabilities = Capabilities()
 
-    def _claim_one(self, holder, wait_s, lease_s):
-        return super()._claim_one(holder, wait_s, self.settings.lease_s if lease_s is None else lease_s)
+    def _claim(self, consumer, count, wait_s, lease_s):
+        return super()._claim(consumer, count, wait_s, self.settings.lease_s if lease_s is None else lease_s)
 
 
 class Extended:

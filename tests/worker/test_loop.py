@@ -145,13 +145,13 @@ def test_what_was_claimed_while_it_was_told_to_stop_is_given_back_uncounted(queu
     id = queue.enqueue(b"")
     handled: list[object] = []
     worker = Worker(queue, PythonHandler(handled.append))
-    real = queue._claim_one
+    real = queue._claim
 
     def claim(*args):
         worker._stop.drain()
         return real(*args)
 
-    queue._claim_one = claim
+    queue._claim = claim
     assert worker.run() == 0
     assert handled == []
     assert (queue.get(id).state, queue.get(id).attempts) == ("ready", 0)
@@ -163,7 +163,7 @@ def test_what_was_claimed_while_it_was_told_to_stop_is_given_back_uncounted(queu
 @pytest.mark.parametrize("error", [Busy("locked"), StorageError("EIO"), DiskFull("no room")])
 def test_trouble_at_dequeue_is_logged_and_gone_through(queue, monkeypatch, quick, caplog, error):
     id = queue.enqueue(b"")
-    assert failing(queue, monkeypatch, "_claim_one", error, error) is not None
+    assert failing(queue, monkeypatch, "_claim", error, error) is not None
     assert work(queue, "true") == 0
     assert queue.get(id).state == "done"
     assert caplog.text.count("worker.trouble op=dequeue") == 2
@@ -198,7 +198,7 @@ def test_the_waits_grow_to_five_seconds():
 
 
 def test_a_deleted_queue_stops_the_worker_with_its_message(queue, monkeypatch, caplog):
-    failing(queue, monkeypatch, "_claim_one", *[QueueNotFound("the queue emails was deleted")] * 2)
+    failing(queue, monkeypatch, "_claim", *[QueueNotFound("the queue emails was deleted")] * 2)
     assert work(queue, "true", concurrency=2) == 5
     assert "the queue emails was deleted" in caplog.text
 
@@ -216,7 +216,7 @@ def test_a_slot_that_failed_takes_no_other_message_while_the_worker_hears_of_it(
 
 
 def test_a_bug_stops_the_worker_rather_than_a_slot(queue, monkeypatch, caplog):
-    failing(queue, monkeypatch, "_claim_one", RuntimeError("never thought of"))
+    failing(queue, monkeypatch, "_claim", RuntimeError("never thought of"))
     with pytest.raises(AssertionError), working(queue, "true", concurrency=3):
         wait_for(lambda: "never thought of" in caplog.text)
     assert not [each for each in threading.enumerate() if each.name.startswith("spoolq-slot")]
