@@ -36,8 +36,11 @@ def _target(url: str | os.PathLike[str], queue: str | None) -> tuple[Path, str]:
         if scheme.lower() in SERVER_SCHEMES:
             raise ValueError("this is done where the spool is, by its path; a server cannot be asked for it")
         if scheme.lower() in DATABASE_SCHEMES:
-            raise ValueError("this is for a spool, by its path; a database has none")
-        raise ValueError(f"no engine for {scheme}:// in this version; a spool is a path, such as 'spool'")
+            raise ValueError("this is for a spool, by its path; a database is made ready by spoolq engine init")
+        raise ValueError(
+            f"no engine for {scheme}:// in this version; a spool is a path, such as 'spool', a server http://..., "
+            "a database postgresql://..."
+        )
     path, _, query = text.partition("?")
     named = parse_qs(query, keep_blank_values=True)
     unknown = sorted(set(named) - {"queue"})
@@ -54,14 +57,17 @@ def is_url(url: str | os.PathLike[str]) -> bool:
 
 
 def shown_url(url: str | os.PathLike[str]) -> str:
-    """A path as it is, a URL without the password or token that may be in it."""
+    """A path as it is, a URL of any scheme without the password or token that may be in it; of its query, the queue."""
     text = os.fspath(url)
-    if not is_url(text):
+    scheme, separator, rest = text.partition("://")
+    if not separator:
         return text
-    before = text.partition("?")[0]
-    scheme, separator, rest = before.partition("://")
-    login, at, place = rest.rpartition("@")
-    return f"{scheme}{separator}{login.partition(':')[0]}{at}{place}"
+    place, _, query = rest.partition("?")
+    if "@" in query and "@" not in place and "/" not in place:
+        return f"{scheme}://..."  # the question mark may stand in a password
+    login, at, place = place.rpartition("@")
+    named = parse_qs(query).get("queue")
+    return f"{scheme}://{login.partition(':')[0]}{at}{place}" + (f"?queue={named[-1]}" if named else "")
 
 
 def _remote(url: str | os.PathLike[str]) -> ModuleType | None:

@@ -3,6 +3,7 @@
 from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import parse_qs
 
 from spoolq import queue as entry
 from spoolq.cli import failure, logs
@@ -46,6 +47,8 @@ def relay(
 
     source, target, rate = _asked(source, target, rate)
     logs.begin("info")
+    if _is_same(source, target):
+        raise ValueError(f"{entry.shown_url(source)} is both SOURCE and TARGET: its messages would go round for ever")
     with entry.open_queue(source) as here, stopping() as stop:
         shown = entry.shown_url(target)
         reporter = reports.Reporter(reports.directory_for(source, environ), here.name, shown)
@@ -73,9 +76,24 @@ def _asked(source: str | None, target: str | None, rate: float | None) -> tuple[
 
     settings = load(environ)
     target = target or settings.relay_target
-    if not target or source is not None:
-        raise failure.Refused(
-            "a relay needs both SOURCE and TARGET, or neither", "Or set SPOOLQ_RELAY_TARGET; spoolq relay --help"
-        )
+    if not target:
+        hint = "spoolq relay SOURCE TARGET, or set SPOOLQ_RELAY_TARGET; spoolq relay --help has examples"
+        raise failure.Refused("a relay needs to be told where messages go", hint)
+    if source is not None:
+        hint = "Give TARGET too, or set SPOOLQ_RELAY_SOURCE instead; spoolq relay --help has examples"
+        raise failure.Refused("SPOOLQ_RELAY_TARGET counts only where no SOURCE is given", hint)
     spool = environ.get("SPOOLQ_SPOOL") or DEFAULT_SPOOL
     return settings.relay_source or spool, target, rate if rate is not None else settings.relay_rate or None
+
+
+def _is_same(source: str, target: str) -> bool:
+    """Whether both plainly name one queue. What is named in two ways, such as by two hosts, is not noticed."""
+    return _named(source) == _named(target)
+
+
+def _named(url: str) -> tuple[str, str]:
+    place, _, query = url.partition("?")
+    if "://" not in url:
+        place = str(Path(place).resolve())
+    queue = parse_qs(query).get("queue", [entry.DEFAULT_QUEUE])[-1]
+    return place.rstrip("/"), queue

@@ -5,6 +5,7 @@ from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from spoolq import queue as entry
 from spoolq.cli import failure
 from spoolq.cli.declare import argument, command, flag, rest
 from spoolq.cli.options import DEFAULT_SPOOL, Json, Spool
@@ -81,7 +82,10 @@ def _place(spool: str, checkout: bool) -> "Place":
     from spoolq.stack import place
 
     if "://" in spool:
-        raise ValueError(f"{spool} is a server's address; this is for a spool on this machine")
+        raise failure.Refused(
+            f"{entry.shown_url(spool)} is a server's address or a database's; this is for a spool on this machine",
+            "Programs can be started one by one with it: spoolq serve, work, console, watch",
+        )
     return place.of_checkout(Path.cwd(), spool) if checkout else place.of_spool(Path(spool))
 
 
