@@ -14,6 +14,7 @@ from spoolq.memory import MemoryQueue, MemoryStore
 from spoolq.relay import WINDOW_S, Relay, carrying, reports
 from spoolq.settings import Limits, Settings
 from spoolq.spool.holders import process_start
+from spoolq.testing import FakeClock
 from spoolq.web.metrics import Counters
 from tests.relay_storm import plan, storm
 from tests.reliability.figures import report
@@ -178,6 +179,22 @@ def test_backlog_and_lag_are_told(source, target):
     carry(source, target, batch=1, told=seen.append)
     assert [figures.backlog for figures in seen[:3]] == [2, 1, 0]
     assert seen[0].lag_s >= 0
+
+
+def test_the_lag_grows_through_an_outage(target):
+    """Each try makes ready anew what is given back; it waits all the same since it was ready first."""
+    clock = FakeClock()
+    source = MemoryQueue(settings=Settings(), clock=clock)
+    source.enqueue(b"x")
+    target.away = 3
+    seen = []
+
+    def told(figures):
+        seen.append((figures.is_away, figures.lag_s))
+        clock.advance(10)
+
+    carry(source, target, told=told, clock=clock)
+    assert seen[:4] == [(True, 0), (True, 10), (True, 20), (False, 0)]
 
 
 def test_two_relays_share_a_source():

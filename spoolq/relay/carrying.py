@@ -27,7 +27,7 @@ from spoolq.interfaces import Queue
 from spoolq.message import Message
 from spoolq.models import NewMessage
 from spoolq.relay.breaker import PAUSES_S, Breaker
-from spoolq.relay.figures import Figures, backlog, lag_s
+from spoolq.relay.figures import Figures, backlog, lag_s, waiting_since_ms
 from spoolq.relay.holding import held
 
 log = logging.getLogger("spoolq.relay")
@@ -176,7 +176,9 @@ class Relay:
         if self._told is None:
             return
         stats = self._source.stats()
-        self.figures = replace(self.figures, backlog=backlog(stats), lag_s=lag_s(stats, self._clock.wall_ms()))
+        since_ms = waiting_since_ms(stats, self.figures.waiting_since_ms if self.figures.is_away else None)
+        lag = lag_s(stats, self._clock.wall_ms(), since_ms)
+        self.figures = replace(self.figures, backlog=backlog(stats), lag_s=lag, waiting_since_ms=since_ms)
         self._told(self.figures)
 
     # There

@@ -24,11 +24,15 @@ log = logging.getLogger("spoolq.relay")
 NAME = "relays"
 EVERY_S = 1.0
 _MOST_BYTES = 1 << 16
+_SINCE = "waiting_since_ms"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """A relay as it was at `at_ms`. target: without a password. ended: it said so itself. pid, start: its process."""
+    """A relay as it was at `at_ms`. target: without a password. ended: it said so itself. pid, start: its process.
+
+    waiting_since_ms: since when the oldest message waits; 0 where none does.
+    """
 
     queue: str
     target: str
@@ -43,6 +47,12 @@ class Report:
     outages: int = 0
     is_away: bool = False
     error: str = ""
+    waiting_since_ms: int = 0
+
+    @property
+    def known_since_ms(self) -> int | None:
+        """Since when the oldest message waits, while the target is away: the queue itself does not know it then."""
+        return self.waiting_since_ms or None if self.is_away and self.runs else None
 
     @property
     def runs(self) -> bool:
@@ -88,6 +98,7 @@ class Reporter:
             return
         self._next_s, self._was_away = now_s + EVERY_S, figures.is_away
         known = {each: getattr(figures, each) for each in ("sent", "refused", "outages", "is_away", "error")}
+        known[_SINCE] = figures.waiting_since_ms or 0
         report = asdict(self._begun) | known | {"at_ms": self._clock.wall_ms(), "ended": ended}
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -129,7 +140,8 @@ def _found(directory: Path) -> list[tuple[Path, Report]]:
 
 
 def _report(data: Mapping[str, object]) -> Report:
-    values = {each.name: data[each.name] for each in fields(Report)}
+    values = {name: data[name] for name in (each.name for each in fields(Report)) if name != _SINCE}
+    values[_SINCE] = data.get(_SINCE, 0)  # one of an older spoolq has none
     kinds = {"str": str, "int": int, "bool": bool}
     for each in fields(Report):
         if type(values[each.name]) is not kinds[str(each.type)]:

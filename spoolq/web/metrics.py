@@ -174,7 +174,8 @@ class _Relays(Collector):
             running.add_metric(pair, len(at_work))
             away.add_metric(pair, int(any(report.is_away for report in at_work)))
             waiting.add_metric(pair, backlog(self._stats[pair[0]]))
-            lag.add_metric(pair, lag_s(self._stats[pair[0]], now_ms))
+            since_ms = min((each for report in reports if (each := report.known_since_ms) is not None), default=None)
+            lag.add_metric(pair, lag_s(self._stats[pair[0]], now_ms, since_ms))
         yield from (running, away, waiting, lag)
         for name, said in (
             ("sent", "Messages that the target has taken"),

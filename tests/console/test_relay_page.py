@@ -55,6 +55,25 @@ def test_one_that_works_is_shown_with_its_backlog(queue, here, mine):
     assert table(app, "to") == [TARGET]
 
 
+def test_the_lag_of_an_outage_is_what_the_relay_knows(queue, here, mine):
+    """What it tries and gives back is ready anew in the queue; once the target is back, the queue knows itself."""
+    queue.enqueue(b"1")
+    since_ms = mine.at_ms - 3_600_000
+    tell(here, replace(mine, is_away=True, error="no server answers", waiting_since_ms=since_ms))
+    assert table(opened("admin", "relay"), "lag")[0].startswith("1h")
+    tell(here, replace(mine, waiting_since_ms=since_ms))
+    assert not table(opened("admin", "relay"), "lag")[0].startswith("1h")
+
+
+def test_the_report_of_an_older_relay_is_read(queue, here, mine):
+    directory = directory_for(str(here), {})
+    directory.mkdir()
+    told = asdict(mine)
+    del told["waiting_since_ms"]
+    (directory / "00000000-1.json").write_text(json.dumps(told))
+    assert table(opened("admin", "relay"), "sent") == [7]
+
+
 def test_an_outage_is_an_alarm_with_the_words_of_the_target(queue, here, mine):
     tell(here, replace(mine, is_away=True, error="no server answers"))
     app = opened("admin", "relay")

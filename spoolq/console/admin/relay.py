@@ -92,7 +92,10 @@ def cells(found: Sequence[reports.Report], stats: dict[str, Stats], now_ms: int)
         "to": [each.target for each in found],
         "is": [state(each) for each in found],
         "backlog": [None if each is None else backlog(each) for each in known],
-        "lag": ["" if each is None else words.span(int(lag_s(each, now_ms))) for each in known],
+        "lag": [
+            "" if its is None else words.span(int(lag_s(its, now_ms, each.known_since_ms)))
+            for each, its in zip(found, known, strict=True)
+        ],
         "sent": [each.sent for each in found],
         "refused": [each.refused for each in found],
         "outages": [each.outages for each in found],
