@@ -627,11 +627,13 @@ def answerable(method: Callable[..., Any]) -> Callable[..., Any]:
             except IndexDamaged:
                 if last_try:
                     raise
-            except (StorageError, FileNotFoundError) as error:
+            except StorageError as error:
                 if error.errno == errno.ENOENT:
                     self._session.check_still_there()
                 raise
             except OSError as error:
+                if error.errno == errno.ENOENT:
+                    self._session.check_still_there()
                 # A look at the disk that nobody thought could fail: told like every other.
                 raise storage_error(error, method.__name__, self._session.directory.base) from error
         raise AssertionError("there was a last try")

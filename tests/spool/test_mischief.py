@@ -322,6 +322,20 @@ def test_a_directory_that_was_removed_is_told_of_and_made_again_by_opening(spool
         assert again.check() == []
 
 
+def test_a_directory_that_was_removed_is_told_of_by_the_look_for_room_too(spool, open_queue, clock):
+    """Which is made every so often before an enqueue, and asks the file system by that directory."""
+    queue = open_queue(clock=clock)
+    queue.enqueue(b"body")
+    shutil.rmtree(spool / "new")
+    clock.advance_waits(1)
+    with pytest.raises(StorageError, match="No such file or directory"):
+        queue.enqueue(b"another")
+    with pytest.raises(StorageError, match="No such file or directory"):
+        queue.health()
+    (spool / "new").mkdir(mode=0o700)
+    queue.check(fix=True)
+
+
 @pytest.mark.parametrize("state", ["done", "dead"])
 @pytest.mark.parametrize("known", ["by nobody", "after a rebuild", "in a message's place"])
 def test_a_directory_among_what_has_ended_keeps_nothing_else(spool, open_queue, clock, state, known):
