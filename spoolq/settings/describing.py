@@ -18,7 +18,7 @@ class Described(NamedTuple):
     """One setting as the documentation and `--help` show it."""
 
     key: str
-    """As in `queue.toml`, with its table: `retry.base_s`."""
+    """As in the file, with its table: `retry.base_s`."""
     default: str
     """As TOML."""
     allowed: str

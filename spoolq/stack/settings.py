@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from spoolq.errors import SettingsError
-from spoolq.settings import PREFIX, read_toml
+from spoolq.settings import PREFIX, Described, read_toml
 
 FILE = "spoolq.toml"
 _LEVELS = ("debug", "info", "warning", "error")
@@ -48,21 +48,6 @@ class StackSettings:
     relay_source: str = _text("", "the queue that the relay takes from, spool?queue=NAME; empty: the spool's first")
     relay_target: str = _text("", "the queue that the relay puts into, a URL; empty: it is not started")
     relay_rate: float = _number(0.0, 0, 1_000_000, "messages a second that the relay sends at most; 0: no limit")
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """One setting as the documentation shows it."""
-
-    key: str
-    default: str
-    allowed: str
-    meaning: str
-
-    @property
-    def variable(self) -> str:
-        """The environment variable that sets it, over the file."""
-        return PREFIX + self.key.upper()
 
 
 def describe() -> list[Described]:
