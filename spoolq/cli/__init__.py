@@ -71,6 +71,7 @@ def _run(argv: Sequence[str], as_json: bool) -> int:
         from spoolq.stack.settings import adopt
 
         adopt(environ)
+    logs.quiet()
     if "_SPOOLQ_COMPLETE" not in environ:
         found = commands.find(argv)
         if found:

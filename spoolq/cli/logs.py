@@ -11,6 +11,17 @@ VARIABLE = "SPOOLQ_LOG"
 LEVELS = ("debug", "info", "warning", "error")
 
 
+def quiet() -> None:
+    """Let the pool of connections to a database keep its lines to itself, two a second while that is away.
+
+    What becomes of a call is told by whoever made it, once, with the time and in our words. debug shows them.
+    """
+    import logging
+
+    if environ.get(VARIABLE, "").lower() != "debug":
+        logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
+
+
 def begin(default: str) -> None:
     """Write log lines from now on; once for a process. ValueError for a level that is none."""
     import logging

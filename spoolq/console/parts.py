@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import streamlit as st
 
+from spoolq.cli import logs
 from spoolq.console import guard, place, words
 from spoolq.errors import NotFound, QueueNotFound, SpoolqError
 from spoolq.interfaces import Queue
@@ -47,6 +48,7 @@ def console(title: str, entries: Sequence[Entry]) -> None:
     """A whole console: who may see it, then the page that the address names; the first one where it names none."""
     st.set_page_config(page_title=f"spoolq {title}", page_icon=":material/inbox:", layout="wide")
     guard.enter()
+    logs.quiet()
     pages = [
         st.Page(each.page, title=each.title, icon=f":material/{each.icon}:", url_path=each.path, default=not each.path)
         for each in entries

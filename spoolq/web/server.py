@@ -289,6 +289,7 @@ def _log_to_stderr(*, access: bool) -> None:
             "spoolq.access": {"level": "INFO" if access else "WARNING"},
             "uvicorn": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
             "uvicorn.access": {"handlers": [], "propagate": False},
+            "psycopg.pool": {"level": "CRITICAL"},  # two lines a second while a database is away
         },
     }
     logging.config.dictConfig(config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 DATABASE = "postgresql://ada:s3cr3t@127.0.0.1:1/q"
@@ -43,3 +45,21 @@ def test_a_relay_without_a_target_says_how_to_name_one(spoolq, monkeypatch):
     monkeypatch.setenv("SPOOLQ_RELAY_TARGET", "http://127.0.0.1:1/queues/x")
     result = spoolq("relay", "spool", ok=False)
     assert (result.status, "no SOURCE is given" in result.errors) == (2, True)
+
+
+@pytest.fixture
+def pool():
+    """What the pool logs with, as a new process has it."""
+    logger = logging.getLogger("psycopg.pool")
+    logger.setLevel(logging.NOTSET)
+    yield logger
+    logger.setLevel(logging.NOTSET)
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_the_pool_of_a_database_says_nothing_of_its_own(spoolq, monkeypatch, caplog, pool, level):
+    """While a database is away it would write two lines a second, without a time, between ours. debug shows them."""
+    monkeypatch.setenv("SPOOLQ_LOG", level)
+    spoolq("init")
+    pool.warning("error connecting in 'spoolq'")
+    assert [each.name for each in caplog.records].count(pool.name) == (level == "debug")
