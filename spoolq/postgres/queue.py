@@ -1,7 +1,8 @@
-"""The contract on PostgreSQL: `interfaces.Queue`, each method a call of functions.sql.
+"""The contract on PostgreSQL: `interfaces.Queue`, each method a call of functions.sql. It puts the parts together.
 
-Arguments are judged here, by the rules of every engine. The database's clock alone decides what is due and which lease
-has ended. Claims live by time: a database cannot see which process lives, so workers extend.
+Producing is `producing`, claiming `consuming`, ending a delivery `settling`, looking `reading`, keeping in order
+`upkeep`. Arguments are judged by the rules of every engine. The database's clock alone decides what is due and which
+lease has ended. Claims live by time: a database cannot see which process lives, so workers extend.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from spoolq import validate
 from spoolq.clock import Clock
 from spoolq.consume import consume
-from spoolq.errors import LeaseLost, MessageNotFound, QueueClosed, QueueNotFound, SpoolqError, StorageError
+from spoolq.errors import QueueClosed, SpoolqError, StorageError
 from spoolq.interfaces import Capabilities, Progress, Queue, Slot
 from spoolq.message import Message
 from spoolq.models import (
@@ -32,13 +33,15 @@ from spoolq.models import (
     Stats,
 )
 from spoolq.postgres import bodies, producing, statements, values
-from spoolq.postgres.arrays import Texts, Uuids
-from spoolq.postgres.connection import Call, Database, Row, Rows
+from spoolq.postgres.calls import Calls, lease_lost
+from spoolq.postgres.connection import Call, Database
 from spoolq.postgres.consuming import Consumer, PostgresSlot, pace_s
 from spoolq.postgres.dead_letters import PostgresDeadLetters
 from spoolq.postgres.listening import AWAIT_MS, Listener
 from spoolq.postgres.producing import AnyBody, Asked, Ready
-from spoolq.reasons import summary
+from spoolq.postgres.reading import Reading
+from spoolq.postgres.settling import Settler
+from spoolq.postgres.upkeep import Upkeep
 from spoolq.settings import Settings
 from spoolq.sources import open_regular, remove_sent
 
@@ -46,8 +49,6 @@ if TYPE_CHECKING:
     import psycopg
 
 _SETTINGS_LOOK_S = 0.3
-_KEEP_EVERY_S = 1.0
-_KEEP_AT_ONCE = 200
 _AT_ONCE = 1000
 
 
@@ -74,11 +75,14 @@ class PostgresQueue(Queue):
         self.url = database.address.url
         self.clock = clock or Clock()
         self.dead_letters = PostgresDeadLetters(self)
-        self.listener = Listener(database, f"spoolq_{queue_id}")
+        self._calls = Calls(database, queue_id, self.name)
+        self.listener = Listener(database, self._calls.channel)
+        self._reading = Reading(self._calls)
+        self._settler = Settler(self._calls, self._ended)
+        self._upkeep = Upkeep(self._calls, self.clock)
         self._know(settings)
         self._detached = detached
         self._closed = False
-        self._keep_next_s = self.clock.mono_s() + _KEEP_EVERY_S
         self._own = Consumer(self, "", keeps=not detached)
         self._consumers = [self._own]
 
@@ -88,7 +92,7 @@ class PostgresQueue(Queue):
     @property
     def settings(self) -> Settings:  # type: ignore[override]
         """The queue's settings, as they are now. SPOOLQ_ variables set nothing here: all hosts have the same."""
-        return self._know(values.settings(self._one("settings", statements.SETTINGS, self.id, repeats=True)))
+        return self._know(values.settings(self._calls.one("settings", statements.SETTINGS, self.id, repeats=True)))
 
     def _know(self, settings: Settings) -> Settings:
         self._known = (settings.limits.body_bytes, self.clock.mono_s() + _SETTINGS_LOOK_S)
@@ -169,7 +173,7 @@ class PostgresQueue(Queue):
             return self._put(ready, op)[0]
         known, is_awaited = ask(producing.call(self.id, ready, op))[0]
         if is_awaited:  # told when the caller commits
-            ask(Call(op=op, sql=statements.NOTIFY, parameters=(self._channel,)))
+            ask(Call(op=op, sql=statements.NOTIFY, parameters=(self._calls.channel,)))
         return known[0] if known else message_id
 
     def _asking_on(self, connection: psycopg.Connection[Any]) -> bodies.Ask:
@@ -184,7 +188,7 @@ class PostgresQueue(Queue):
                     bodies.drop(self.database.ask, message_id)
             raise
         if is_awaited:
-            self._wake()
+            self._calls.wake()
         self.keep_in_order()
         return list(known) if known else ready.ids
 
@@ -225,98 +229,32 @@ class PostgresQueue(Queue):
     def open_body(self, receipt: str) -> BinaryIO:
         """The body of a claimed message; a large one is read chunk by chunk."""
         message_id, nonce = validate.parse_receipt(receipt)
-        rows = self._ask("open_body", statements.CLAIMED_BODY, self.id, message_id, nonce, repeats=True)
+        rows = self._calls.ask("open_body", statements.CLAIMED_BODY, self.id, message_id, nonce, repeats=True)
         if not rows:
-            raise _lease_lost(receipt)
+            raise lease_lost(receipt)
         return bodies.opened(self.database.ask, message_id, rows[0])
 
     # Settling
 
     def acknowledge(self, receipt: str) -> None:
-        """Processed: to `done`. Repeated after a lost answer, since the database answers it with success again."""
-        if self.acknowledge_many([receipt]):
-            raise _lease_lost(receipt)
+        self._settler.acknowledge(receipt)
 
     def acknowledge_many(self, receipts: Iterable[str]) -> list[str]:
-        """Acknowledge many; returns the receipts whose claim had ended."""
-        given = list(receipts)
-        pairs = [validate.parse_receipt(receipt) for receipt in given]
-        lost: list[str] = []
-        for at in range(0, len(pairs), _AT_ONCE):
-            some = pairs[at : at + _AT_ONCE]
-            ids, nonces = zip(*some, strict=True)
-            if len(set(nonces)) == 1:  # claimed at once
-                nonces = nonces[:1]
-            places = self._one("acknowledge", statements.ACKNOWLEDGE, self.id, Uuids(ids), Texts(nonces), repeats=True)
-            lost += [given[at + place - 1] for place in places]
-        self._ended(given)
-        return lost
+        return self._settler.acknowledge_many(receipts)
 
     def requeue(
         self, receipt: str, *, delay_s: float | None = None, reason: str = "", details: Attempt | None = None
     ) -> State:
-        """Failed: back, the attempt counted; dead after `max_attempts`."""
-        validate.check_delay(delay_s)
-        validate.check_reason(reason)
-        message_id, nonce = validate.parse_receipt(receipt)
-        state = self._fail(message_id, nonce, delay_s, "requeued", reason, details)
-        self._ended([receipt])
-        if state is None:
-            raise _lease_lost(receipt)
-        return state
+        return self._settler.requeue(receipt, delay_s=delay_s, reason=reason, details=details)
 
     def release(self, receipt: str) -> None:
-        """Give back untouched, the attempt not counted."""
-        self._settle(receipt, "release", statements.RELEASE)
-        self._wake()
+        self._settler.release(receipt)
 
     def extend(self, receipt: str, lease_s: float) -> None:
-        """The claim now ends `lease_s` from now."""
-        validate.check_extension(lease_s)
-        message_id, nonce = validate.parse_receipt(receipt)
-        if not self._one("extend", statements.EXTEND, self.id, message_id, nonce, values.ms(lease_s), repeats=True):
-            raise _lease_lost(receipt)
+        self._settler.extend(receipt, lease_s)
 
     def move_to_dead_letter_queue(self, receipt: str, reason: str, *, details: Attempt | None = None) -> None:
-        """Give up on it."""
-        validate.check_reason(reason)
-        short = statements.storable(summary(reason))
-        self._settle(receipt, "dead_letter", statements.BURY, short, values.line(reason, details))
-
-    def _fail(
-        self,
-        message_id: str,
-        nonce: str | None,
-        delay_s: float | None,
-        outcome: str,
-        reason: str,
-        details: Attempt | None,
-    ) -> State | None:
-        last = reason or (details.reason if details else "") or "failed"
-        state: State | None = self._one(
-            "requeue",
-            statements.FAIL,
-            self.id,
-            message_id,
-            nonce,
-            None if delay_s is None else values.ms(delay_s),
-            outcome,
-            statements.storable(summary(reason)),
-            values.line(reason, details),
-            statements.storable(summary(last)),
-            values.line(last, details),
-        )
-        if state == "ready":
-            self._wake()
-        return state
-
-    def _settle(self, receipt: str, op: str, sql: str, *more: Any) -> None:
-        """End a delivery; what its claim was held by forgets it, whoever ended it."""
-        message_id, nonce = validate.parse_receipt(receipt)
-        done = self._one(op, sql, self.id, message_id, nonce, *more)
-        self._ended([receipt])
-        if not done:
-            raise _lease_lost(receipt)
+        self._settler.move_to_dead_letter_queue(receipt, reason, details=details)
 
     def _ended(self, receipts: Sequence[str]) -> None:
         for consumer in tuple(self._consumers):
@@ -325,71 +263,40 @@ class PostgresQueue(Queue):
     # Looking
 
     def peek(self) -> MessageInfo | None:
-        """The message that the next dequeue would claim."""
-        rows = self._ask("peek", statements.PEEK, self.id, self.id, self.id, repeats=True)
-        return values.info(self.name, rows[0]) if rows else None
+        return self._reading.peek()
 
     def get(self, message_id: str) -> MessageInfo:
-        """All that is known of a message."""
-        rows = self._ask("get", statements.GET, self.id, validate.check_message_id(message_id), repeats=True)
-        if not rows:
-            raise self._not_found(message_id)
-        return values.info(self.name, rows[0])
+        return self._reading.get(message_id)
 
     def read_body(self, message_id: str) -> BinaryIO:
-        """The body of a message in any state; a large one is read chunk by chunk."""
-        rows = self._ask("read_body", statements.BODY, self.id, validate.check_message_id(message_id), repeats=True)
-        if not rows:
-            raise self._not_found(message_id)
-        return bodies.opened(self.database.ask, message_id, rows[0])
+        return self._reading.read_body(message_id)
 
     def list(
         self, state: State = "ready", *, where: Filter | None = None, limit: int = 100, cursor: str | None = None
     ) -> Page:
-        """A page of the messages in a state."""
-        validate.check_state(state)
-        validate.check_limit(limit)
-        sql, parameters = statements.page(self.id, state, where, limit + 1, _after(cursor))
-        found = [values.info(self.name, row) for row in self._ask("list", sql, *parameters, repeats=True)]
-        shown = found[:limit]
-        more = len(found) > limit
-        return Page(messages=tuple(shown), cursor="{}:{}".format(*values.order_of(shown[-1])) if more else None)
+        return self._reading.list(state, where=where, limit=limit, cursor=cursor)
 
     def search(self, text: str, *, limit: int = 100) -> Sequence[MessageInfo]:
-        """Messages in any state whose id begins with, or whose name or reason contains `text`."""
-        validate.check_limit(limit)
-        part = statements.storable(text)
-        rows = self._ask("search", statements.SEARCH, self.id, part.lower(), part, part, limit, repeats=True)
-        return [values.info(self.name, row) for row in rows]
+        return self._reading.search(text, limit=limit)
 
     def stats(self) -> Stats:
-        """Counts, bytes and totals."""
-        return values.stats(self.name, self._row("stats", statements.STATS, self.id))
+        return self._reading.stats()
 
     def ages(self, bounds_s: Sequence[float], state: State = "ready") -> Sequence[int]:
-        """Counted in the database, one by one."""
-        validate.check_bounds(bounds_s)
-        validate.check_state(state)
-        bounds_ms = [int(bound * 1000) for bound in bounds_s]
-        rows = self._ask("ages", statements.AGES, bounds_ms, self.id, state, repeats=True)
-        found: dict[int, int] = dict(rows)
-        return [found.get(at, 0) for at in range(len(bounds_s) + 1)]
+        return self._reading.ages(bounds_s, state)
 
     def minutes(self, since_at_ms: int) -> Sequence[Minute]:
-        """The history, minute by minute; eight days of it."""
-        rows = self._ask("minutes", statements.HISTORY, self.id, max(0, since_at_ms) // 60_000, repeats=True)
-        return [values.minute(row) for row in rows]
+        return self._reading.minutes(since_at_ms)
 
     def holders(self) -> Sequence[HolderInfo]:
-        """Who holds claims. Alive: the latest of its leases has not ended; whether the process lives nobody can see."""
-        return [values.holder(row) for row in self._ask("holders", statements.HOLDERS, self.id, repeats=True)]
+        return self._reading.holders()
 
     # Changing
 
     def run_now(self, message_id: str) -> None:
         """Make a scheduled message ready."""
         self._change("run_now", statements.RUN_NOW, message_id)
-        self._wake()
+        self._calls.wake()
 
     def set_priority(self, message_id: str, priority: int) -> None:
         """Change the priority of a waiting message."""
@@ -400,29 +307,29 @@ class PostgresQueue(Queue):
     def replay(self, message_id: str) -> None:
         """Deliver a done message again."""
         if not self.start_again("replay", [validate.check_message_id(message_id)], "done", "replayed"):
-            raise self._not_found(message_id)
+            raise self._calls.not_found(message_id)
 
     def delete(self, message_id: str) -> None:
         """Delete a message that nobody holds."""
         states = ("ready", "scheduled", "done", "dead")
         if not self.remove("delete", [validate.check_message_id(message_id)], states):
-            raise self._not_found(message_id)
+            raise self._calls.not_found(message_id)
 
     def give_back(self, message_id: str, *, reason: str = "given back by hand") -> None:
         """End somebody's claim, counted."""
         validate.check_message_id(message_id)
         validate.check_reason(reason)
-        if self._fail(message_id, None, 0, "given_back", reason, None) is None:
-            raise self._not_found(message_id)
+        if self._settler.fail(message_id, None, 0, "given_back", reason, None) is None:
+            raise self._calls.not_found(message_id)
 
     def pause(self) -> None:
         """Deliver nothing until `resume`."""
-        self._row("pause", statements.PAUSE, True, self.id)
+        self._calls.row("pause", statements.PAUSE, True, self.id)
 
     def resume(self) -> None:
         """Deliver again."""
-        self._row("resume", statements.PAUSE, False, self.id)
-        self._wake()
+        self._calls.row("resume", statements.PAUSE, False, self.id)
+        self._calls.wake()
 
     def purge(self, states: Sequence[State] = ("ready", "scheduled"), *, progress: Progress | None = None) -> int:
         """Delete every message in these states for good, a thousand a transaction."""
@@ -432,7 +339,7 @@ class PostgresQueue(Queue):
         total = sum(counts[state] for state in wanted)
         done = 0
         for state in wanted:
-            while count := self._one("purge", statements.PURGE, self.id, state, _AT_ONCE):
+            while count := self._calls.one("purge", statements.PURGE, self.id, state, _AT_ONCE):
                 done += count
                 if progress is not None:
                     progress(done, max(done, total))
@@ -440,75 +347,42 @@ class PostgresQueue(Queue):
 
     def change_settings(self, settings: Settings) -> None:
         """Make these the queue's settings. Those of a disk (durability, reserve, drops) mean nothing here."""
-        self._row("change_settings", statements.CHANGE_SETTINGS, *values.setting_columns(settings), self.id)
+        self._calls.row("change_settings", statements.CHANGE_SETTINGS, *values.setting_columns(settings), self.id)
         self._know(settings)
 
     def start_again(self, op: str, ids: Sequence[str], state: State, outcome: str) -> int:
         """Dead or done messages as if new, up to the first that is not; how many."""
-        count: int = self._one(op, statements.START_AGAIN, self.id, [*ids], state, outcome)
+        count: int = self._calls.one(op, statements.START_AGAIN, self.id, [*ids], state, outcome)
         if count:
-            self._wake()
+            self._calls.wake()
         return count
 
     def remove(self, op: str, ids: Sequence[str], states: Sequence[str]) -> int:
         """Delete, up to the first that is in none of these states; how many."""
-        count: int = self._one(op, statements.REMOVE, self.id, [*ids], [*states])
+        count: int = self._calls.one(op, statements.REMOVE, self.id, [*ids], [*states])
         return count
 
     def _change(self, op: str, sql: str, message_id: str, *more: Any) -> None:
-        if not self._one(op, sql, self.id, validate.check_message_id(message_id), *more, repeats=True):
-            raise self._not_found(message_id)
+        if not self._calls.one(op, sql, self.id, validate.check_message_id(message_id), *more, repeats=True):
+            raise self._calls.not_found(message_id)
 
     # Keeping
 
     def maintain(self, *, budget_s: float = 0.02) -> bool:
-        """Do what is due: leases, schedules, expiry, retention, counts. True when more is left."""
-        ends_s = self.clock.mono_s() + budget_s
-        while self._one("maintain", statements.MAINTAIN, self.id, _KEEP_AT_ONCE, repeats=True):
-            if self.clock.mono_s() >= ends_s:
-                return True
-        return False
+        return self._upkeep.maintain(budget_s=budget_s)
 
     def keep_in_order(self) -> None:
-        """A little of `maintain`, once a second, by whoever enqueues or dequeues; as much as they can make due."""
-        now_s = self.clock.mono_s()
-        if now_s < self._keep_next_s:
-            return
-        self._keep_next_s = now_s + _KEEP_EVERY_S
-        self.maintain()
+        """What whoever enqueues or dequeues does of that."""
+        self._upkeep.keep_in_order()
 
     def clean(self, *, dry_run: bool = False, progress: Progress | None = None) -> dict[str, int]:
-        """Delete what retention says, a thousand a transaction; returns counts and bytes by state."""
-        planned = self._cleaned(dry_run=True)
-        if dry_run:
-            return planned
-        total = planned["done"] + planned["dead"]
-        found = dict.fromkeys(planned, 0)
-        while (some := self._cleaned(dry_run=False))["done"] + some["dead"]:
-            found = {key: value + some[key] for key, value in found.items()}
-            if progress is not None:
-                count = found["done"] + found["dead"]
-                progress(count, max(count, total))
-        return found
-
-    def _cleaned(self, *, dry_run: bool) -> dict[str, int]:
-        row = self._row("clean", statements.CLEAN, self.id, _AT_ONCE, dry_run)
-        return dict(zip(("done", "done_bytes", "dead", "dead_bytes"), row, strict=True))
+        return self._upkeep.clean(dry_run=dry_run, progress=progress)
 
     def check(self, *, fix: bool = False, progress: Progress | None = None) -> Sequence[Problem]:
-        """Compare counts with messages, heads with groups, parts with bodies, all of one instant."""
-        rows = self._ask("check", statements.WRONG, self.id, repeats=True)
-        mendable = [row for row in rows if row[0] != "body"]
-        if fix and mendable:
-            self.rebuild()
-        return [_problem(row, fixed=fix and row[0] != "body") for row in rows]
+        return self._upkeep.check(fix=fix)
 
     def rebuild(self, *, progress: Progress | None = None) -> int:
-        """Make counts and heads of groups anew from the messages; holds everybody off meanwhile."""
-        count: int = self._one("rebuild", statements.REBUILD, self.id)
-        if progress is not None and count:
-            progress(count, count)
-        return count
+        return self._upkeep.rebuild(progress=progress)
 
     # Waiting
 
@@ -543,19 +417,7 @@ class PostgresQueue(Queue):
 
     def awaited(self, for_ms: int) -> float:
         """Say that somebody waits, so that enqueueing notifies; how soon to look again all the same."""
-        return pace_s(self._row("dequeue", statements.AWAIT, self.id, self.id, for_ms)[0])
-
-    @property
-    def _channel(self) -> str:
-        return f"spoolq_{self.id}"
-
-    def _wake(self) -> None:
-        """Tell those who wait, in a transaction of its own.
-
-        PostgreSQL lets transactions that notify commit one after another: one that writes nothing costs the others no
-        time. What a crash before it leaves untold is seen by their poll.
-        """
-        self._ask("notify", statements.NOTIFY, self._channel, repeats=True)
+        return pace_s(self._calls.row("dequeue", statements.AWAIT, self.id, self.id, for_ms)[0])
 
     def close(self) -> None:
         """Give back, uncounted, what this object still holds, and end its connections. Again: nothing."""
@@ -569,55 +431,6 @@ class PostgresQueue(Queue):
             self.listener.close()
             self.database.close()
 
-    # Calls
-
-    def _ask(self, op: str, sql: str, *parameters: Any, repeats: bool = False) -> Rows:
-        return self.database.ask(Call(op=op, sql=sql, parameters=parameters, repeats=repeats))
-
-    def _row(self, op: str, sql: str, *parameters: Any) -> Row:
-        """The one row of a call that may be repeated; without one the queue is not there any more."""
-        rows = self._ask(op, sql, *parameters, repeats=True)
-        if not rows:
-            raise QueueNotFound(f"the queue {self.name!r} was deleted", op=op, path=self.database.address.shown)
-        return rows[0]
-
-    def _one(self, op: str, sql: str, *parameters: Any, repeats: bool = False) -> Any:
-        """What a function answers."""
-        rows = self._ask(op, sql, *parameters, repeats=repeats)
-        if not rows:
-            raise QueueNotFound(f"the queue {self.name!r} was deleted", op=op, path=self.database.address.shown)
-        return rows[0][0]
-
     def _check_open(self) -> None:
         if self._closed:
             raise QueueClosed(f"the queue {self.name!r} is closed")
-
-    def _not_found(self, message_id: str) -> MessageNotFound:
-        return MessageNotFound(
-            f"no such message {message_id} in the queue {self.name!r}, or it is in another state", message_id=message_id
-        )
-
-
-def _after(cursor: str | None) -> tuple[int, str] | None:
-    """The place that a cursor names."""
-    if cursor is None:
-        return None
-    key, _, message_id = cursor.partition(":")
-    try:
-        return int(key), validate.check_message_id(message_id)
-    except ValueError:
-        raise ValueError(f"cursor must be one that a page returned, not {cursor!r}") from None
-
-
-def _problem(row: Row, *, fixed: bool) -> Problem:
-    kind, what, message_id = row
-    fix = "nothing: delete the message" if kind == "body" else "count anew, and find the heads of groups anew"
-    return Problem(kind=kind, what=what, fix=fix, message_id=message_id, fixed=fixed)
-
-
-def _lease_lost(receipt: str) -> LeaseLost:
-    return LeaseLost(
-        f"the claim of {receipt} has ended; nothing was changed",
-        message_id=receipt.partition(".")[0],
-        hint="Somebody else may hold the message now",
-    )

@@ -40,7 +40,7 @@ def analyze(dsn):
 
 def read_so_far(queue, dsn):
     """Entries that scans of indexes gave, and rows that scans of tables gave."""
-    queue._ask("flush", "SELECT pg_stat_force_next_flush()")
+    queue._calls.ask("flush", "SELECT pg_stat_force_next_flush()")
     with psycopg.connect(dsn) as admin:
         return admin.execute(
             "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE schemaname = 'spoolq')"
