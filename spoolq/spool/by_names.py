@@ -59,6 +59,13 @@ class NamesOnly(Index):
             del self._waiting[skip]
         return None
 
+    def first_ready(self, count: int, skip: int = 0) -> list[Row]:
+        """The next `count` of them."""
+        found: list[Row] = []
+        while len(found) < count and (row := self.first_ready_one(skip + len(found))) is not None:
+            found.append(row)
+        return found
+
     def _listed(self) -> list[Row]:
         now = self._session.clock.wall_ms()
         names = [name for text in self._directory.names(self._directory.new) if (name := parse_name(text)) is not None]

@@ -181,11 +181,13 @@ class Claimer:
 
     def _take_up_to(self, taking: _Taking, index: Index, now: int) -> None:
         skip = 0
+        ahead: list[Row] = []
         taken = taking.taken
         while len(taken) < taking.count:
-            row = index.first_ready_one(skip)
-            if row is None:
+            ahead = ahead or self._following(index, skip)
+            if not ahead:
                 return
+            row = ahead.pop()
             try:
                 result = self._take_one(taking, index, row, now)
             except (DiskFull, StorageError) as error:
@@ -196,10 +198,22 @@ class Claimer:
                 return
             if isinstance(result, _Taken):
                 taken.append(result)
-            elif result is _Trouble.GONE:
-                mending.mend_ready(self._session, index)
             elif result is _Trouble.LATER:
                 skip += 1
+            else:
+                ahead = []  # that may have changed what is ready
+                if result is _Trouble.GONE:
+                    mending.mend_ready(self._session, index, skip)
+
+    def _following(self, index: Index, skip: int) -> list[Row]:
+        """What is ready after those that there was trouble with, the next one last.
+
+        As many as those: each look passes over them, and one by one that would be their square.
+        """
+        if skip:
+            return index.first_ready(skip, skip)[::-1]
+        first = index.first_ready_one()
+        return [] if first is None else [first]
 
     def _take_one(self, taking: _Taking, index: Index, row: Row, now: int) -> _Taken | _Trouble:
         """Open it, see that nobody writes it, rename it: the commit point. Then the row."""

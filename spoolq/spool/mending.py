@@ -86,12 +86,11 @@ def adopt_claim(session: Session, index: Index, id: str, nonce: str) -> bool:
     return False
 
 
-def mend_ready(session: Session, index: Index) -> None:
-    """The first ready row's file is gone: mend all of the next rows whose files are, in one listing."""
+def mend_ready(session: Session, index: Index, skip: int) -> None:
+    """The file of the ready row after `skip` is gone: mend all of the next rows whose files are, in one listing."""
     directory = session.directory
-    missing = [
-        row for row in index.first_ready(MEND_AT_ONCE) if not os.path.lexists(f"{directory.new}/{moves.name_of(row)}")
-    ]
+    following = index.first_ready(MEND_AT_ONCE, skip)
+    missing = [row for row in following if not os.path.lexists(f"{directory.new}/{moves.name_of(row)}")]
     mend(session, index, missing)
 
 
