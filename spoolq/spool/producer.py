@@ -31,7 +31,10 @@ from spoolq.spool.session import IndexDamaged, Session, translated
 log = logging.getLogger("spoolq.spool")
 
 ROW_BUSY_S = 1.0
-"""An enqueue waits at most this long for the lock: its message is safe already, and the next scan adds the row."""
+"""An enqueue waits at most this long for the lock: its message is safe already, and the next scan adds the row.
+
+One of a group waits as long as anybody, for a group is in order by its rows: without one the next would be its head.
+"""
 
 BATCH = 256
 PLAIN = NewMessage(body=b"")
@@ -261,7 +264,7 @@ class Producer:
     def _add_rows(self, run: list[_Prepared]) -> None:
         """The rows, and a wake-up. What goes wrong here is mended by the next scan, and fails nobody's enqueue."""
         try:
-            with self._session.write(min(ROW_BUSY_S, self._session.settings.busy_s)) as index:
+            with self._session.write(self._row_busy_s(run)) as index:
                 self._add_to(index, run)
         except (TryAgain, StorageError) as error:
             self._session.scan_due = True
@@ -274,6 +277,10 @@ class Producer:
                 self._give_up(prepared.id)
             raise
         self._wake()
+
+    def _row_busy_s(self, run: Sequence[_Prepared]) -> float:
+        busy_s = self._session.settings.busy_s
+        return busy_s if any(prepared.new.group is not None for prepared in run) else min(ROW_BUSY_S, busy_s)
 
     def _add_to(self, index: Index, run: Sequence[_Prepared]) -> None:
         if len(run) == 1:
@@ -409,7 +416,7 @@ class Producer:
         id = plan.id
         for last_try in (False, False, True):
             try:
-                with self._session.write(min(ROW_BUSY_S, self._session.settings.busy_s)) as index:
+                with self._session.write(self._row_busy_s([plan])) as index:
                     id = self._settle_key(index, key, plan)
                 break
             except IndexDamaged as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
+from spoolq.spool import producer
 from spoolq.spool.producer import Producer
 
 
@@ -76,4 +78,31 @@ def test_one_whose_sender_was_killed_before_its_row_keeps_its_place(open_queue, 
     first = queue.enqueue(b"1", group="g", dedup_key="k1")
     queue.enqueue(b"2", group="g", dedup_key="k2")
     assert queue.peek().id == first
+    assert delivered(queue) == [b"1", b"2"]
+
+
+@pytest.mark.parametrize("key", [None, "key"])
+def test_one_that_waits_for_the_lock_keeps_its_place(open_queue, monkeypatch, key):
+    """A rebuild holds it for long. Left to a scan, as what is in no group, it would come after the next of its group."""
+    monkeypatch.setattr(producer, "ROW_BUSY_S", 0.02)
+    queue, other = open_queue(), open_queue()
+    first = []
+    thread = threading.Thread(target=lambda: first.append(queue.enqueue(b"1", group="g", dedup_key=key)))
+    place = Producer._put_in_place
+    placed = threading.Event()
+
+    def put_in_place(self, *arguments, **options):
+        place(self, *arguments, **options)
+        other._session._lock.acquire(10)
+        placed.set()
+
+    monkeypatch.setattr(Producer, "_put_in_place", put_in_place)
+    thread.start()
+    assert placed.wait(10)
+    thread.join(0.3)
+    other._session._lock.release()
+    thread.join()
+    monkeypatch.setattr(Producer, "_put_in_place", place)
+    queue.enqueue(b"2", group="g")
+    assert other.peek().id == first[0]
     assert delivered(queue) == [b"1", b"2"]
