@@ -288,7 +288,7 @@ class Drops:
         try:
             if not os.path.samestat(os.lstat(source), os.fstat(ready.fd)):
                 return False
-            self._files.rename_new(source, target)
+            self._files.rename(source, target)
         except FileNotFoundError:  # RACE: taken in, renamed, or removed by somebody else.
             return False
         except OSError as error:
@@ -343,7 +343,7 @@ class Drops:
                 found = os.lstat(source)
                 if stat.S_ISREG(found.st_mode):
                     return
-                self._files.rename_new(source, f"{self._directory.dead}/{format_name(*name)}")
+                self._files.rename(source, f"{self._directory.dead}/{format_name(*name)}")
             except FileNotFoundError:  # RACE: removed meanwhile.
                 return
             except OSError as error:

@@ -125,7 +125,7 @@ class Files:
         os.close(fd)
 
     def rename(self, source: str, target: str) -> None:
-        """Rename, replacing what is there: for names that only this caller can make."""
+        """Rename, replacing what is there: for names that only this caller can make, as those of a new id are."""
         os.rename(source, target)
 
     def rename_new(self, source: str, target: str) -> None:
@@ -144,7 +144,8 @@ class Files:
             # A directory has no links; a rename fails where the target is there and not empty.
             os.rename(source, target)
             return
-        # A file system or system without it: a link fails where the target is there.
+        # A file system or system without it: a link fails where the target is there. CRASH: both names stay. Those of
+        # one id: twins. A drop that is put back, or a file that the user gets back: a message too.
         os.link(source, target, follow_symlinks=False)
         os.unlink(source)
 

@@ -476,7 +476,7 @@ class Producer:
                     write_arrival(self._directory, plan.id, plan.arrival, sync=self._session.syncs)
                 if self._session.syncs:
                     self._files.fsync(source)
-                self._files.rename_new(path, target)
+                self._files.rename(path, target)
                 placed = True
                 if self._session.syncs:
                     self._files.sync_directory(self._directory.new)

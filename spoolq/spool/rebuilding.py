@@ -288,4 +288,4 @@ def _rename_copy(directory: QueueDirectory, clock: Clock, path: str) -> None:
     assert name is not None
     renamed = name._replace(id=clock.new_id())
     log.warning("twin.renamed path=%s id=%s", path, renamed.id)
-    directory.files.rename_new(path, f"{place}/{format_name(*renamed)}")
+    directory.files.rename(path, f"{place}/{format_name(*renamed)}")

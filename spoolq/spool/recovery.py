@@ -204,7 +204,7 @@ class Recovery:
                 # CRASH: metadata without a message: sweep.
                 write_arrival(self._directory, name.id, Arrival(name=text), sync=self._session.syncs_moves)
             try:
-                self._files.rename_new(path, path_in(target, name))
+                self._files.rename(path, path_in(target, name))
             except FileNotFoundError:  # RACE: settled by hand.
                 self._files.discard(self._directory.meta_path(name.id))
                 return False

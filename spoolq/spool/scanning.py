@@ -183,7 +183,7 @@ class Scanner:
             self._directory.remove(path)
             return 0
         copy = name._replace(id=self._session.clock.new_id(), attempts=0)
-        self._directory.files.rename_new(path, f"{self._directory.new}/{format_name(*copy)}")
+        self._directory.files.rename(path, f"{self._directory.new}/{format_name(*copy)}")
         mending.put_row(self._session, index, self._directory.new, copy)
         log.info("twin.renamed id=%s was=%s", copy.id, name.id)
         return 1

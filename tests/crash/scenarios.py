@@ -272,6 +272,11 @@ def take_in(world: World) -> None:
     world.ended(b"first", b"second", b"third")
 
 
+@scenario(drops, noreplace=False)
+def take_in_without_renameat2(world: World) -> None:
+    take_in(world)
+
+
 def not_files(world: World) -> None:
     """A FIFO."""
     os.mkfifo(world.root / "new" / "fifo")
@@ -283,6 +288,11 @@ def quarantine(world: World) -> None:
     world.arm()
     queue.check()
     world.ended(b"special")
+
+
+@scenario(not_files, noreplace=False)
+def quarantine_without_renameat2(world: World) -> None:
+    quarantine(world)
 
 
 # Claiming

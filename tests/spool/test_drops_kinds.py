@@ -195,11 +195,11 @@ def test_a_take_in_that_failed_keeps_the_schedule(spool, open_queue):
     class Failing(Files):
         failed = False
 
-        def rename_new(self, source, target):
+        def rename(self, source, target):
             if source.endswith("/new/job") and not self.failed:
                 self.failed = True
                 raise OSError(5, "Input/output error", source)
-            super().rename_new(source, target)
+            super().rename(source, target)
 
     files = Failing()
     queue = open_queue(files=files)

@@ -263,13 +263,13 @@ class Racing(Files):
         super().__init__()
         self.before = self.after = lambda: None
 
-    def rename_new(self, source, target):
-        if "/new/" not in source:
-            super().rename_new(source, target)
+    def rename(self, source, target):
+        if "/new/" not in source or "/new/" not in target:
+            super().rename(source, target)
             return
         act, self.before = self.before, lambda: None
         act()
-        super().rename_new(source, target)
+        super().rename(source, target)
         act, self.after = self.after, lambda: None
         act()
 

@@ -83,7 +83,7 @@ def test_one_whose_sender_was_killed_before_its_row_keeps_its_place(open_queue, 
 
 @pytest.mark.parametrize("key", [None, "key"])
 def test_one_that_waits_for_the_lock_keeps_its_place(open_queue, monkeypatch, key):
-    """A rebuild holds it for long. Left to a scan, as what is in no group, it would come after the next of its group."""
+    """A rebuild holds it for long. Left to a scan, as what is in no group, it would come after the next of its own."""
     monkeypatch.setattr(producer, "ROW_BUSY_S", 0.02)
     queue, other = open_queue(), open_queue()
     first = []
