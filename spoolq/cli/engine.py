@@ -25,5 +25,5 @@ def upgrade(*, dsn: Dsn, as_json: Json = False) -> int:
     """Bring the schema to this version of spoolq. Stop its clients first: older ones fail from then on."""
     version = entry.upgrade_engine(dsn)
     place = entry.shown_url(dsn)
-    outcome(as_json, {"engine": place, "version": version}, f"{place} upgraded from version {version}")
+    outcome(as_json, {"engine": place, "version": version}, f"{place} fits this spoolq now; it had version {version}")
     return failure.DONE

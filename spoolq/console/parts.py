@@ -60,11 +60,17 @@ def frame(title: str, draw: Callable[[Queue], object]) -> None:
     """A page of the chosen queue: title, chooser, numbers, what was done last, then `draw`."""
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         st.subheader(title, anchor=False, width="content")
-        _chooser()
+        failed = _chooser()
+    at_once = st.empty()
+    if failed is not None:  # said already while the numbers ask again, which for a database takes half a minute
+        at_once.error(words.label(words.trouble(failed)[0]))
     numbers()
+    at_once.empty()
     _draw_said(title)
     if _ASKED in st.session_state:
         _ask(**st.session_state[_ASKED])
+    if st.session_state.get(_FAILED):  # the numbers have said why, and draw the page once they are there
+        return
     with trouble():
         draw(place.queue())
 
@@ -122,19 +128,20 @@ def _draw_said(title: str) -> None:
         st.success(f"{words.label(done)} · {words.label(words.clock(at_ms))}", icon=":material/check:")
 
 
-def _chooser() -> None:
-    """Which queue. Names are those of `list_queues`, and the one of the address if it is gone."""
-    name = place.chosen()
+def _chooser() -> SpoolqError | None:
+    """Which queue. Names are those of `list_queues`, and the one of the address if it is gone; why there are none."""
+    name, names, failed = place.chosen(), list[str](), None
     try:
         names = place.queues()
-    except SpoolqError:  # the numbers below say it
-        names = []
+    except SpoolqError as error:
+        failed = error
     names = names if name in names else [*names, name]
     picked = st.selectbox("Queue", names, index=names.index(name), key=f"queue-of-{name}", width=190)
     if picked and picked != name:
         place.choose(picked)
         st.session_state.pop(_SAID, None)
         st.rerun()
+    return failed
 
 
 @st.fragment(run_every=REFRESH_S)

@@ -44,6 +44,11 @@ def is_server() -> bool:
     return entry.is_url(spool())
 
 
+def is_database() -> bool:
+    """Whether it is a database: without files, an index beside them, or a disk of its own."""
+    return spool().partition("://")[0].lower() in entry.DATABASE_SCHEMES
+
+
 def queues() -> list[str]:
     """The names of its queues, "default" first."""
     return entry.list_queues(spool())

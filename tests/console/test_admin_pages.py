@@ -16,10 +16,11 @@ import pytest
 import streamlit as st
 
 from spoolq import audit
-from spoolq.console.admin import acts
+from spoolq.console.admin import acts, processes
 from spoolq.errors import StorageError
 from spoolq.queue import create_queue, list_queues
 from spoolq.stack import watched
+from spoolq.stack.programs import Program
 from tests.console import pages
 from tests.console.pages import HOSTILE, checked, click, confirmed, said, table, texts, wrong
 from tests.helpers import messages
@@ -310,6 +311,13 @@ def test_a_program_that_does_not_start_is_said_with_what_happened(queue, tmp_pat
     assert "api crashed too often: supervisord gave up" in wrong(app)
     assert table(app, "state") == ["FATAL"]
     assert table(app, "what") == ["crashed"]
+
+
+def test_since_when_a_program_runs_is_told_without_its_pid():
+    """That has a column of its own; what stopped or crashed is told as supervisord says it."""
+    runs = Program("api", "api", "RUNNING", 7, "pid 7, uptime 0:01:00", "")
+    assert processes.since(runs) == "uptime 0:01:00"
+    assert processes.since(Program("api", "api", "STOPPED", 0, "Not started", "")) == "Not started"
 
 
 def test_no_supervisor_is_said_with_where_it_was_looked_for(queue, here):

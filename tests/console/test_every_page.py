@@ -139,3 +139,24 @@ def test_a_page_of_a_server_says_what_is_not_there(here, monkeypatch, tmp_path, 
             place._open_queues().close()
     finally:
         server.close()
+
+
+@every_page
+def test_a_database_that_is_away_is_said_once(here, monkeypatch, kind, page):
+    """By the numbers, which go on asking; a page without them would only wait as long again to say the same."""
+    monkeypatch.setenv("SPOOLQ_SPOOL", "postgresql://127.0.0.1:1/queues")
+    (error,) = opened(kind, page).error
+    assert "does not answer" in error.value
+
+
+def test_that_a_database_is_away_is_said_before_it_is_asked_again(here, monkeypatch):
+    """A queue that is open asks for half a minute, and the page would be empty meanwhile."""
+    monkeypatch.setenv("SPOOLQ_SPOOL", "postgresql://127.0.0.1:1/queues")
+
+    def asks(name=None):
+        raise RuntimeError("this takes half a minute")
+
+    monkeypatch.setattr(place, "looked_at", asks)
+    app = AppTest.from_string("from spoolq.console.ops import browse\nbrowse.page()\n", default_timeout=20).run()
+    assert "does not answer" in app.error[0].value
+    assert "half a minute" in app.exception[0].value

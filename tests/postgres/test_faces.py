@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import pytest
 
 from spoolq import tokens
 from spoolq.console import guard, place
+from spoolq.console.ops import preview
 from spoolq.postgres.installing import VERSION
-from tests.console.pages import HOSTILE, PAGES, click, confirmed, opened, said, texts, wrong
+from tests.console.pages import HOSTILE, PAGES, click, confirmed, opened, said, table, texts, wrong
 from tests.helpers import wait_for
 from tests.postgres.web import ask
 
@@ -85,7 +87,7 @@ def test_the_engine_is_made_by_command(spoolq, postgres):
     spoolq("stats", "--spool", url, status=1)
     assert spoolq("engine", "init", url) == f"{postgres.dsn('fresh')} made"
     assert spoolq("engine", "init", url, "--json") == [{"engine": postgres.dsn("fresh"), "made": False}]
-    assert spoolq("engine", "upgrade", url).endswith(f"upgraded from version {VERSION}")
+    assert spoolq("engine", "upgrade", url).endswith(f"fits this spoolq now; it had version {VERSION}")
     assert spoolq("stats", "--spool", url, "--json")[0]["ready"] == 0
     spoolq("engine", "init", "spool", status=2)
 
@@ -193,6 +195,28 @@ def test_every_page_of_both_consoles_shows_a_database(consoles, queue, kind, pag
     app = opened(kind, page)
     assert wrong(app) == ""
     assert "As of" in texts(app)
+
+
+def test_pages_speak_of_a_database_as_one(consoles, queue):
+    """No files, no index, no directory; which settings mean nothing; that a lease lasts, not that a process lives."""
+    queue.enqueue(b"x")
+    queue.dequeue()
+    assert "index" not in texts(opened("admin", "overview")).lower()
+    assert "look there" in texts(opened("admin", "disk"))
+    assert "Only a spool is a directory" in texts(opened("admin", "drops"))
+    assert "counts with messages" in texts(opened("admin", "health"))
+    assert "These mean nothing in a database" in texts(opened("admin", "queues"))
+    assert "queue.toml" not in texts(opened("admin", "queues"))
+    assert table(opened("admin", "holders"), "alive") == ["its lease lasts"]
+
+
+def test_a_body_too_large_for_the_page_is_fetched_by_a_command(consoles, queue, environ, tmp_path):
+    """A database has no address for it, and no file."""
+    info = queue.get(queue.enqueue(b"the body"))
+    command = preview.where(queue.url, info)
+    argv = [sys.executable, "-m", *shlex.split(command)]
+    subprocess.run(argv, env=environ, cwd=tmp_path, check=True, timeout=30)
+    assert (tmp_path / "body").read_bytes() == b"the body"
 
 
 def test_what_a_page_does_is_done_in_the_database(consoles, queue, tmp_path):

@@ -26,10 +26,12 @@ def _draw(queue: Queue) -> None:
         try:
             _room(queue.health(), now_ms)
         except NotCapable as error:
-            parts.empty("Nothing is known of a disk here.", words.trouble(error)[0])
+            then = "It is the database server's: look there." if place.is_database() else words.trouble(error)[0]
+            parts.empty("Nothing is known of a disk here.", then)
         st.markdown("**Messages, by queue and state**")
         parts.table(usage([each[-1].stats for _, each in looks.everything()]), "usage")
-        st.caption(words.label(f"As of {words.clock(now_ms)}. Bodies alone; a file system rounds each up to a block."))
+        besides = "a row is kept for each" if place.is_database() else "a file system rounds each up to a block"
+        st.caption(words.label(f"As of {words.clock(now_ms)}. Bodies alone; {besides}."))
 
 
 def usage(all_stats: list[Stats]) -> dict[str, list[object]]:

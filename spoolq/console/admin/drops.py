@@ -28,8 +28,11 @@ def _draw(queue: Queue) -> None:
         now_ms = place.now_ms()
         try:
             found = queue.drops(limit=MOST)
-        except NotCapable as error:
-            parts.empty("Nothing can be dropped here.", words.trouble(error)[0])
+        except NotCapable:
+            parts.empty(
+                "Nothing can be dropped here.",
+                "Only a spool is a directory. Send files on the ops console, by spoolq put, or through a relay.",
+            )
             return
         st.markdown("**Waiting in new/**")
         _table([each for each in found if not each.ignored], now_ms, "waiting",

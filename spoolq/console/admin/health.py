@@ -30,13 +30,14 @@ def _draw(queue: Queue) -> None:
     with st.container(horizontal=True):
         if st.button("Check now", key="check", type="primary"):
             _check(queue)
-        if st.button("Rebuild the index", key="rebuild"):
+        if st.button("Count anew" if place.is_database() else "Rebuild the index", key="rebuild"):
             _ask_rebuild(queue)
     found = st.session_state.get(_FOUND)
     if found is not None and found[0] == queue.name:
         _findings(queue, found[1], found[2])
     else:
-        st.caption("A check compares files and index, both ways. It can run while others work.")
+        compared = "counts with messages" if place.is_database() else "files and index, both ways"
+        st.caption(f"A check compares {compared}. It can run while others work.")
 
 
 @st.fragment(run_every=EVERY_S)
@@ -45,7 +46,8 @@ def _facts(name: str) -> None:
         try:
             health = place.queue(name).health()
         except NotCapable:
-            st.caption("The engine tells nothing of a disk or an index.")
+            kept = "A database has no index beside it, and its disk is its server's."
+            st.caption(kept if place.is_database() else "The engine tells nothing of a disk or an index.")
             return
         now_ms = place.now_ms()
         with st.container(horizontal=True, gap="small", key="facts"):
@@ -122,11 +124,18 @@ def _fix(queue: Queue) -> str:
 def _ask_rebuild(queue: Queue) -> None:
     stats = queue.stats()
     count = stats.ready + stats.scheduled + stats.claimed + stats.done + stats.dead
+    if place.is_database():
+        title = do = "Count anew"
+        what = f"The messages of the queue {queue.name}, about {count:,}, are counted, and each group's first is found."
+        loses = ""
+    else:
+        title, do = "Make the index anew", "Rebuild the index"
+        what = f"The index of the queue {queue.name} is made from its files, about {words.counted(count, 'message')}."
+        loses = " Totals and the history by minutes begin anew."
     parts.confirm(
-        "Make the index anew?",
-        what=f"The index of the queue {queue.name} is made from its files, about {words.counted(count, 'message')}. "
-        "Meanwhile nothing can be claimed or settled. Totals and the history by minutes begin anew.",
-        do="Rebuild the index",
+        f"{title}?",
+        what=f"{what} Meanwhile nothing can be claimed or settled.{loses}",
+        do=do,
         act=acts.kept("rebuild", lambda: _rebuild(queue), queue=queue.name, count=count),
     )
 
@@ -134,4 +143,6 @@ def _ask_rebuild(queue: Queue) -> None:
 def _rebuild(queue: Queue) -> str:
     count = queue.rebuild(progress=parts.progress("Rebuilding"))
     st.session_state.pop(_FOUND, None)
+    if place.is_database():
+        return f"{words.counted(count, 'message')} counted"
     return f"The index was made anew, with {words.counted(count, 'message')}"

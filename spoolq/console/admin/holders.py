@@ -45,12 +45,19 @@ def _consumers(found: Sequence[HolderInfo], now_ms: int) -> None:
             "host": [each.host for each in found],
             "command": [each.command for each in found],
             "since (UTC)": [words.moment(each.since_at_ms or None, now_ms) for each in found],
-            "alive": ["yes" if each.alive else "no: its claims go back" for each in found],
+            "alive": [_alive(each) for each in found],
             "claims": [each.claims for each in found],
             "holder": [each.holder for each in found],
         },
         "holders",
     )
+
+
+def _alive(holder: HolderInfo) -> str:
+    """Of a process on another host nobody can say more than its lease does."""
+    if not holder.alive:
+        return "no: its claims go back"
+    return "its lease lasts" if place.is_database() else "yes"
 
 
 def _claims(queue: Queue, now_ms: int) -> None:

@@ -53,7 +53,8 @@ def _paces(name: str) -> None:
                 ("wait p95", figures.wait_words(pace.wait_p95_s)),
             ):
                 st.metric(label, value, width=128, border=True)
-        over = "in the last minute" if pace.recent else "since the index was made: nothing was taken in the last minute"
+        since = "the queue" if place.is_database() else "the index"
+        over = "in the last minute" if pace.recent else f"since {since} was made: nothing was taken in the last minute"
         st.caption(words.label(f"Rates over the last minute. Waiting times {over}."))
 
 

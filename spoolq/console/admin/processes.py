@@ -35,7 +35,7 @@ def _draw(queue: Queue) -> None:
         if not found.answers:
             parts.empty(
                 f"No supervisord answers at {words.line(found.socket)}.",
-                f"Start the stack: spoolq up, or make run. Is it elsewhere, set {watched.SOCKET_VARIABLE}.",
+                f"Start the stack: spoolq up, or make run. Where it is elsewhere, set {watched.SOCKET_VARIABLE}.",
             )
         for line in alarms(found.programs, found.events, now_ms):
             st.error(words.label(line))
@@ -45,7 +45,7 @@ def _draw(queue: Queue) -> None:
                     "program": [each.label for each in found.programs],
                     "state": [each.state for each in found.programs],
                     "pid": [str(each.pid or "") for each in found.programs],
-                    "since": [each.description for each in found.programs],
+                    "since": [since(each) for each in found.programs],
                     "log": [each.log for each in found.programs],
                 },
                 "programs",
@@ -66,6 +66,11 @@ def _draw(queue: Queue) -> None:
             "events",
             height=320,
         )
+
+
+def since(program: Program) -> str:
+    """What supervisord says of it, without the pid, which has a column of its own. Pure."""
+    return program.description.removeprefix(f"pid {program.pid}, ")
 
 
 def alarms(programs: Sequence[Program], events: Sequence[watched.Event], now_ms: int) -> list[str]:

@@ -70,7 +70,7 @@ def _delete(queue: Queue) -> None:
     count = stats.ready + stats.scheduled + stats.claimed + stats.done + stats.dead
     parts.confirm(
         "Delete the queue?",
-        what=f"The queue {queue.name} goes for good, with all of its files: "
+        what=f"The queue {queue.name} goes for good, with all that is in it: "
         f"{words.counted(count, 'message')}, of which {stats.claimed:,} are being worked on.",
         do="Delete the queue",
         typed=queue.name,
@@ -133,6 +133,8 @@ def _settings(queue: Queue) -> None:
     stored = queue.stored_settings()
     if queue.settings != stored:
         st.caption("SPOOLQ_ variables of this process set some of them over what is kept here.")
+    if place.is_database():
+        st.caption("These mean nothing in a database: durability, max_hold_s, busy_s, \\[reserve\\] and \\[drops\\].")
     left, right = st.columns([3, 2], gap="medium")
     with left:
         texts = _fields(queue.name, stored)
@@ -180,7 +182,7 @@ def wanted(texts: Mapping[str, str]) -> Settings:
 
 
 def _preview(queue: Queue, stored: Settings, texts: Mapping[str, str]) -> None:
-    st.caption("queue.toml as it becomes")
+    st.caption("The settings as they become" if place.is_database() else "queue.toml as it becomes")
     try:
         settings = wanted(texts)
     except SpoolqError as error:

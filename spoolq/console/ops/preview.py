@@ -168,6 +168,8 @@ def _download(queue: Queue, info: MessageInfo) -> None:
 
 def where(url: str, info: MessageInfo) -> str:
     """How to get at a large body without this page: the server's address of it, or its file."""
+    if place.is_database():
+        return f"spoolq show {info.id} --output body --spool {shlex.quote(url)}"
     if place.is_server():
         return f"curl -o body {shlex.quote(url)}/messages/{info.id}/body"
     path, _, query = url.partition("?queue=")
