@@ -3,6 +3,7 @@
 --
 -- Locks are taken in this order, so that nobody waits in a circle: the queue's limits, groups by their key, dedup keys, rows.
 -- Whoever comes by on the way to something else (claim, maintain) waits for no lock: it skips.
+-- What is called often is plpgsql, but for single expressions: its plans are kept, those of LANGUAGE sql are made each time.
 -- Plans are made from statistics that may be of another hour, so each question leaves one index to choose from. By id: what
 -- is claimed is what has a deadline, since state = 'claimed' would offer the index of all that is. In order: the order's
 -- columns are bounded with BETWEEN, since = would leave ORDER BY id, and offer all ids from the first.
@@ -80,9 +81,10 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION spoolq.settle_groups(p_queue integer, p_groups text[]) RETURNS void LANGUAGE sql AS $$
-    SELECT spoolq.settle_group(p_queue, each) FROM (SELECT DISTINCT unnest(p_groups)) AS groups (each) WHERE each IS NOT NULL
-$$;
+CREATE FUNCTION spoolq.settle_groups(p_queue integer, p_groups text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM spoolq.settle_group(p_queue, each) FROM (SELECT DISTINCT unnest(p_groups)) AS groups (each) WHERE each IS NOT NULL;
+END $$;
 
 -- Into the queue ---------------------------------------------------------------------------------------------------------
 
@@ -253,15 +255,17 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION spoolq.add_chunk(p_id uuid, p_number integer, p_data bytea) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION spoolq.add_chunk(p_id uuid, p_number integer, p_data bytea) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO spoolq.uploads VALUES (p_id, spoolq.now_ms()) ON CONFLICT (id) DO NOTHING;
     INSERT INTO spoolq.chunks VALUES (p_id, p_number, p_data) ON CONFLICT (id, number) DO NOTHING;
-$$;
+END $$;
 
-CREATE FUNCTION spoolq.drop_upload(p_id uuid) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION spoolq.drop_upload(p_id uuid) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
     DELETE FROM spoolq.chunks WHERE id IN (SELECT id FROM spoolq.uploads WHERE id = p_id);
     DELETE FROM spoolq.uploads WHERE id = p_id;
-$$;
+END $$;
 
 -- A delivery -------------------------------------------------------------------------------------------------------------
 
@@ -601,7 +605,8 @@ BEGIN
 END $$;
 
 CREATE FUNCTION spoolq.note_gone(p_queue integer, p_at_ms bigint, p_state text, p_number bigint, p_bytes bigint) RETURNS void
-LANGUAGE sql AS $$
+LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO spoolq.deltas (
         queue, minute, ready, ready_bytes, scheduled, scheduled_bytes, claimed, claimed_bytes, done, done_bytes, dead, dead_bytes
     )
@@ -611,8 +616,8 @@ LANGUAGE sql AS $$
         CASE p_state WHEN 'scheduled' THEN -p_number END, CASE p_state WHEN 'scheduled' THEN -p_bytes END,
         CASE p_state WHEN 'claimed' THEN -p_number END, CASE p_state WHEN 'claimed' THEN -p_bytes END,
         CASE p_state WHEN 'done' THEN -p_number END, CASE p_state WHEN 'done' THEN -p_bytes END,
-        CASE p_state WHEN 'dead' THEN -p_number END, CASE p_state WHEN 'dead' THEN -p_bytes END
-$$;
+        CASE p_state WHEN 'dead' THEN -p_number END, CASE p_state WHEN 'dead' THEN -p_bytes END;
+END $$;
 
 -- Time passes ------------------------------------------------------------------------------------------------------------
 
@@ -913,7 +918,10 @@ BEGIN
     RETURN cardinality(folded) = p_limit;
 END $$;
 
-CREATE FUNCTION spoolq.added(p_queue integer, p_deltas spoolq.deltas[]) RETURNS spoolq.counts LANGUAGE sql STABLE AS $$
+CREATE FUNCTION spoolq.added(p_queue integer, p_deltas spoolq.deltas[]) RETURNS spoolq.counts LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    sums spoolq.counts;
+BEGIN
     SELECT
         p_queue,
         coalesce(sum(ready), 0)::bigint,
@@ -934,31 +942,44 @@ CREATE FUNCTION spoolq.added(p_queue integer, p_deltas spoolq.deltas[]) RETURNS 
         coalesce(sum(process_ms), 0)::bigint,
         spoolq.tally(ARRAY(SELECT unnest(d.waits) FROM unnest(p_deltas) AS d)),
         spoolq.tally(ARRAY(SELECT unnest(d.takes) FROM unnest(p_deltas) AS d))
-    FROM unnest(p_deltas)
-$$;
+    INTO sums
+    FROM unnest(p_deltas);
+    RETURN sums;
+END $$;
 
-CREATE FUNCTION spoolq.tally(p_buckets smallint[]) RETURNS bigint[] LANGUAGE sql IMMUTABLE AS $$
-    SELECT array_agg(coalesce(number, 0) ORDER BY bucket)
-    FROM generate_series(0, 11) AS bucket
-    LEFT JOIN (SELECT each, count(*) AS number FROM unnest(p_buckets) AS each GROUP BY each) AS found ON each = bucket
-$$;
+CREATE FUNCTION spoolq.tally(p_buckets smallint[]) RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN (
+        SELECT array_agg(coalesce(number, 0) ORDER BY bucket)
+        FROM generate_series(0, 11) AS bucket
+        LEFT JOIN (SELECT each, count(*) AS number FROM unnest(p_buckets) AS each GROUP BY each) AS found ON each = bucket
+    );
+END $$;
 
-CREATE FUNCTION spoolq.both(p_one bigint[], p_other bigint[]) RETURNS bigint[] LANGUAGE sql IMMUTABLE AS $$
-    SELECT array_agg(a + b ORDER BY place) FROM unnest(p_one, p_other) WITH ORDINALITY AS pair (a, b, place)
-$$;
+CREATE FUNCTION spoolq.both(p_one bigint[], p_other bigint[]) RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    RETURN (
+        SELECT array_agg(a + b ORDER BY place) FROM unnest(p_one, p_other) WITH ORDINALITY AS pair (a, b, place)
+    );
+END $$;
 
-CREATE FUNCTION spoolq.by_minute(p_queue integer, p_deltas spoolq.deltas[]) RETURNS SETOF spoolq.minutes LANGUAGE sql STABLE AS $$
-    SELECT
+CREATE FUNCTION spoolq.by_minute(p_queue integer, p_deltas spoolq.deltas[]) RETURNS SETOF spoolq.minutes
+LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN QUERY SELECT
         p_queue, minute, coalesce(sum(enqueued), 0), coalesce(sum(acknowledged), 0), coalesce(sum(failed), 0),
         coalesce(sum(gave_up), 0), coalesce(sum(ready), 0), coalesce(sum(scheduled), 0), coalesce(sum(claimed), 0),
         coalesce(sum(wait_ms), 0)::bigint, coalesce(sum(process_ms), 0)::bigint
-    FROM unnest(p_deltas) GROUP BY minute
-$$;
+    FROM unnest(p_deltas) GROUP BY minute;
+END $$;
 
 -- Looking ----------------------------------------------------------------------------------------------------------------
 
 -- What is there, and what ever happened: the counts and what was not added to them yet.
-CREATE FUNCTION spoolq.present(p_queue integer) RETURNS spoolq.counts LANGUAGE sql STABLE AS $$
+CREATE FUNCTION spoolq.present(p_queue integer) RETURNS spoolq.counts LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    there spoolq.counts;
+BEGIN
     SELECT
         p_queue,
         c.ready + s.ready,
@@ -978,19 +999,24 @@ CREATE FUNCTION spoolq.present(p_queue integer) RETURNS spoolq.counts LANGUAGE s
         c.wait_ms + s.wait_ms,
         c.process_ms + s.process_ms,
         spoolq.both(c.waits, s.waits), spoolq.both(c.takes, s.takes)
+    INTO there
     FROM spoolq.counts AS c,
         spoolq.added(p_queue, ARRAY(SELECT d FROM spoolq.deltas AS d WHERE d.queue = p_queue)) AS s
-    WHERE c.queue = p_queue
-$$;
+    WHERE c.queue = p_queue;
+    RETURN there;
+END $$;
 
 -- Since when the first ready message of the priority that waits longest is ready; by ten looks at the head of the line.
-CREATE FUNCTION spoolq.oldest_ready_at_ms(p_queue integer) RETURNS bigint LANGUAGE sql STABLE AS $$
-    SELECT min(first.changed_at_ms) FROM generate_series(0, 9) AS p (priority), LATERAL (
-        SELECT m.changed_at_ms FROM spoolq.messages AS m
-        WHERE m.queue = p_queue AND m.state = 'ready' AND NOT m.held AND m.priority BETWEEN p.priority AND p.priority
-        ORDER BY m.priority DESC, m.id LIMIT 1
-    ) AS first
-$$;
+CREATE FUNCTION spoolq.oldest_ready_at_ms(p_queue integer) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        SELECT min(first.changed_at_ms) FROM generate_series(0, 9) AS p (priority), LATERAL (
+            SELECT m.changed_at_ms FROM spoolq.messages AS m
+            WHERE m.queue = p_queue AND m.state = 'ready' AND NOT m.held AND m.priority BETWEEN p.priority AND p.priority
+            ORDER BY m.priority DESC, m.id LIMIT 1
+        ) AS first
+    );
+END $$;
 
 -- Minute by minute, each with what was there at its end: the present less all that came later.
 CREATE FUNCTION spoolq.history(p_queue integer, p_minute integer) RETURNS TABLE (
@@ -1021,18 +1047,22 @@ CREATE FUNCTION spoolq.history(p_queue integer, p_minute integer) RETURNS TABLE 
 $$;
 
 -- How long until something is due by time alone; NULL for nothing.
-CREATE FUNCTION spoolq.next_due_ms(p_queue integer) RETURNS bigint LANGUAGE sql AS $$
-    SELECT least(
-        (SELECT min(due_at_ms) FROM spoolq.messages WHERE queue = p_queue AND state = 'scheduled'),
-        (SELECT min(deadline_at_ms) FROM spoolq.messages WHERE queue = p_queue AND state = 'claimed')
-    ) - spoolq.now_ms()
-$$;
+CREATE FUNCTION spoolq.next_due_ms(p_queue integer) RETURNS bigint LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (
+        SELECT least(
+            (SELECT min(due_at_ms) FROM spoolq.messages WHERE queue = p_queue AND state = 'scheduled'),
+            (SELECT min(deadline_at_ms) FROM spoolq.messages WHERE queue = p_queue AND state = 'claimed')
+        ) - spoolq.now_ms()
+    );
+END $$;
 
 -- Somebody waits: enqueueing notifies for the next p_for_ms. One update for many who wait.
-CREATE FUNCTION spoolq.await(p_queue integer, p_for_ms bigint) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION spoolq.await(p_queue integer, p_for_ms bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
     UPDATE spoolq.queues SET awaited_until_ms = spoolq.now_ms() + p_for_ms
-    WHERE id = p_queue AND awaited_until_ms < spoolq.now_ms() + p_for_ms / 2
-$$;
+    WHERE id = p_queue AND awaited_until_ms < spoolq.now_ms() + p_for_ms / 2;
+END $$;
 
 -- Counts against rows, heads against groups, chunks against bodies, all of one instant.
 CREATE FUNCTION spoolq.wrong(p_queue integer) RETURNS TABLE (kind text, what text, message_id text) LANGUAGE sql STABLE AS $$
