@@ -176,7 +176,12 @@ def create_queue(url: str | os.PathLike[str], name: str, settings: Settings | No
 
 
 def delete_queue(url: str | os.PathLike[str], name: str) -> int:
-    """Delete a queue with all its messages, for good, also while others have it open; returns how many messages."""
+    """Delete a queue with all its messages, for good, also while others have it open; returns how many messages.
+
+    ValueError for "default", which every engine has: it can be purged.
+    """
+    if name == DEFAULT_QUEUE:
+        raise ValueError("the queue 'default' cannot be deleted, only purged")
     if (engine := _remote(url)) is not None:
         count: int = engine.delete_queue(os.fspath(url), name)
         return count

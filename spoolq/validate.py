@@ -222,7 +222,7 @@ def check_purge_states(states: Sequence[str]) -> None:
     for state in states:
         check_state(state)
         if state == "claimed":
-            raise _wrong("states", state, "without 'claimed': somebody holds these; give them back first")
+            raise ValueError("claimed messages cannot be purged: somebody holds these; give them back first")
 
 
 def check_message_id(message_id: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spoolq import open_queue
-from spoolq.queue import shown_url
+from spoolq.queue import delete_queue, shown_url
 
 SECRET = "s3cr3t"
 
@@ -33,3 +33,10 @@ def test_a_url_is_shown_without_what_is_secret(url, shown):
 def test_a_scheme_that_is_none_is_told_which_there_are():
     with pytest.raises(ValueError, match=r"postgresq://.* 'spool', a server http://\.\.\., a database postgresql://"):
         open_queue(f"postgresq://ada:{SECRET}@db/q")
+
+
+@pytest.mark.parametrize("url", ["spool", "http://127.0.0.1:1", "postgresql://127.0.0.1:1/q"])
+def test_the_default_queue_is_never_deleted(url):
+    """Commands without --queue need it, and no command would make a database's again."""
+    with pytest.raises(ValueError, match="only purged"):
+        delete_queue(url, "default")

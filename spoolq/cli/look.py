@@ -24,16 +24,13 @@ from spoolq.cli.options import (
     Spool,
 )
 from spoolq.cli.output import at_terminal, emit, note, table
+from spoolq.cli.values import one_of
 from spoolq.models import STATES, MessageInfo, Page, State
 
 if TYPE_CHECKING:
     from spoolq import interfaces
 
 _ANY = "all"
-
-
-def _read_state(text: str) -> str:
-    return text if text == _ANY else options.read_state(text)
 
 
 @command("""
@@ -48,7 +45,7 @@ def ls(
         option(
             "--state",
             metavar="STATE",
-            parse=_read_state,
+            parse=one_of(*STATES, _ANY),
             choices=(*STATES, _ANY),
             help="ready, scheduled, claimed, done, dead, or all.",
         ),

@@ -86,6 +86,11 @@ def test_ls_refuses_what_cannot_be_meant(spoolq, args):
     assert spoolq("ls", *args, ok=False).status == 2
 
 
+def test_ls_names_every_state_that_it_knows(spoolq):
+    """All of them at once, too, which no other command has."""
+    assert "done, dead, all, not 'lost'" in spoolq("ls", "--state", "lost", ok=False).errors
+
+
 def test_hostile_text_is_shown_and_never_obeyed(spoolq, dead):
     message_id = dead(HOSTILE, HOSTILE, "--name", HOSTILE, "-H", f"k={HOSTILE}")
     for args in (["ls", "--state", "dead"], ["show", message_id, "--body"], ["search", "owned"], ["dead", "reasons"]):
