@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 
 from spoolq import queue as entry
@@ -122,9 +123,15 @@ def _start(place: Place, wanted: settings.StackSettings) -> subprocess.Popen[byt
     argv = [sys.executable, "-P", "-m", "supervisor.supervisord", "--nodaemon", "--silent", "-c", str(place.conf)]
     if os.getuid() == 0 and not _read(place).has_option("supervisord", "user"):
         argv.append("--user=root")  # it complains unless it is told that this is meant
-    environ = os.environ | settings.variables(wanted)
+    # Programs run in the stack's directory; a path that somebody gave is from where it was given.
+    source, target = (_from_here(url) for url in (wanted.relay_source, wanted.relay_target))
+    environ = os.environ | settings.variables(replace(wanted, relay_source=source, relay_target=target))
     environ |= {"SPOOLQ_SPOOL": str(place.spool), "SPOOLQ_SUPERVISOR_SOCKET": str(place.socket)}
     return subprocess.Popen(argv, env=environ, cwd=place.home)
+
+
+def _from_here(url: str) -> str:
+    return url if not url or "://" in url else os.path.abspath(url)
 
 
 class _Told:

@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from spoolq import open_queue
 from spoolq.queue import create_queue
 from spoolq.relay import WINDOW_S, reports
+from spoolq.stack import place, up
 from spoolq.stack.running import free_ports, own_ports, running
+from spoolq.stack.settings import StackSettings
 from tests.helpers import wait_for
 from tests.stack.helpers import OFF
 
@@ -60,6 +63,20 @@ def test_the_relay_waits_for_its_target_and_carries_a_queue_to_it(tmp_path):
     with open_queue(spool, queue="outbox") as outbox:
         assert outbox.check() == []
     assert [each.ended for each in reports.read(spool / "relays")] == [True]
+
+
+@pytest.mark.parametrize(("given", "meant"), [
+    ("spool?queue=outbox", "{here}/spool?queue=outbox"), ("/there", "/there"), ("http://a/b", "http://a/b"), ("", ""),
+])  # fmt: skip
+def test_a_path_is_from_where_up_was_run(tmp_path, monkeypatch, given, meant):
+    """The programs run in the spool, where the same path would be, and make, another spool."""
+    started = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "Popen", lambda argv, **options: started.append(options["env"]))
+    open_queue("spool").close()
+    up._start(place.of_spool(Path("spool")), StackSettings(relay_source=given, relay_target=given))
+    found = [started[0].get(f"SPOOLQ_RELAY_{end}", "") for end in ("SOURCE", "TARGET")]
+    assert found == [meant.format(here=tmp_path)] * 2
 
 
 def test_without_a_target_it_is_not_started(tmp_path):
