@@ -16,7 +16,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = {
     0: ("errors", "models", "settings", "settings.*", "plain_check", "clock", "reasons", "validate", "testing"),
     1: (
-        *("retry", "sources", "spool", "spool.files", "spool.names", "spool.directory", "spool.index", "spool.looks"),
+        *("retry", "sources", "holding", "spool", "spool.files", "spool.names", "spool.directory", "spool.index"),
+        "spool.looks",
         *("spool.rows", "spool.mounts", "spool.probe", "spool.lock", "spool.wakeup", "spool.holders", "spool.meta"),
     ),
     # Each engine in a folder of its own; `client` is behind http://, `postgres` behind postgresql://.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from spoolq import validate
 from spoolq.client.connection import ANSWER_S
 from spoolq.clock import Clock
-from spoolq.errors import LeaseLost, SpoolqError
+from spoolq.holding import Holding
 from spoolq.interfaces import Slot
 from spoolq.message import Message
 
@@ -45,7 +45,7 @@ class Consumer(Slot):
         self._closed = False
         self._pid = os.getpid()
         self._mutex = threading.Lock()
-        self._held: dict[str, None] = {}
+        self._held = Holding(queue.name)
         self._unanswered: tuple[str, int, float | None] | None = None
 
     def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
@@ -71,29 +71,14 @@ class Consumer(Slot):
     def settled(self, receipts: Iterable[str]) -> None:
         """These claims have ended."""
         self._forget_the_parents()
-        with self._mutex:
-            for receipt in receipts:
-                self._held.pop(receipt, None)
+        self._held.ended(receipts)
 
     def close(self) -> None:
         """Give back, uncounted, what it holds. Where the server does not answer, the claims end by time."""
         self._forget_the_parents()
         self._closed = True
-        self._give_back()
+        self._held.give_back(self._queue.release, log)
         self._queue.consumer_ended(self)
-
-    def _give_back(self) -> None:
-        with self._mutex:
-            held = list(self._held)
-        for number, receipt in enumerate(held):
-            try:
-                self._queue.release(receipt)
-            except LeaseLost:
-                continue
-            except SpoolqError as error:
-                left = len(held) - number
-                log.warning("claims.left queue=%s count=%d error=%s", self._queue.name, left, error)
-                return
 
     def _claim_once(self, count: int, wait_s: float, lease_s: float | None) -> list[Message]:
         self._forget_the_parents()
@@ -117,8 +102,7 @@ class Consumer(Slot):
             self._unanswered = (request_id, count, lease_s)
             raise
         if self._keeps:
-            with self._mutex:
-                self._held.update(dict.fromkeys(message.receipt for message in found))
+            self._held.add(message.receipt for message in found)
         return found
 
     def _begin(self, count: int, lease_s: float | None) -> str:
@@ -155,4 +139,5 @@ class Consumer(Slot):
     def _forget_the_parents(self) -> None:
         if self._pid != os.getpid():
             self._mutex = threading.Lock()  # another thread may have held it when the process forked
-            self._held, self._unanswered, self._pid = {}, None, os.getpid()
+            self._held, self._unanswered = Holding(self._queue.name), None
+            self._pid = os.getpid()

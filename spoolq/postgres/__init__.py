@@ -2,7 +2,9 @@
 
 In reading order: schema.sql (what is kept), functions.sql (every transition, one function each), address.py (what a URL
 says), connection.py (calls, and which may be repeated), statements.py (all the SQL that is not in those two files),
-bodies.py and listening.py (streams and waking), queue.py (the contract), installing.py (`spoolq engine init|upgrade`).
+calls.py (those of one queue), producing.py, bodies.py (in, and streams), consuming.py, settling.py (a delivery),
+listening.py (waking), reading.py, upkeep.py, queue.py (the contract, of all these), installing.py (`spoolq engine
+init|upgrade`).
 Needs psycopg and psycopg_pool (`spoolq[postgres]`).
 """
 

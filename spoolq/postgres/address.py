@@ -9,16 +9,16 @@ password.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlencode
+
+from spoolq import validate
 
 SCHEMES = ("postgresql", "postgres")
 DEFAULT_QUEUE = "default"
 CONNECTIONS = 8
 
-_QUEUE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _OURS = ("queue", "connections")
 _SECRET = ("password", "sslpassword")
 
@@ -59,20 +59,9 @@ def parse(url: str, queue: str | None = None) -> Address:
     return Address(
         dsn=f"{before}?{urlencode(theirs + missing)}",
         shown=_shown(before, theirs),
-        queue=check_queue_name(queue or ours.get("queue") or DEFAULT_QUEUE),
+        queue=validate.check_queue_name(queue or ours.get("queue") or DEFAULT_QUEUE),
         connections=_number(ours.get("connections")),
     )
-
-
-def check_queue_name(name: str) -> str:
-    """The name, if a queue may be called that."""
-    if not isinstance(name, str):
-        raise TypeError(f"queue must be text, not {name!r}")
-    if _QUEUE_NAME.fullmatch(name) is None:
-        raise ValueError(
-            f"queue must be 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning with a letter or digit, not {name!r}"
-        )
-    return name
 
 
 def _shown(before: str, theirs: list[tuple[str, str]]) -> str:

@@ -10,11 +10,11 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from spoolq import validate
-from spoolq.errors import LeaseLost, SpoolqError
+from spoolq.holding import Holding
 from spoolq.interfaces import Slot
 from spoolq.message import Message
 from spoolq.postgres import statements, values
@@ -35,7 +35,7 @@ _LEAST_PACE_S = 0.01
 _NOTHING: dict[str, Any] = {}
 
 
-class Consumer:
+class Consumer(Slot):
     """A queue object as a consumer, or one slot of it. Forgets its claims in a forked child: they are the parent's.
 
     keeps: what it claims is given back at its end.
@@ -53,8 +53,12 @@ class Consumer:
         self._mutex = threading.Lock()
         self._id = _random(6)
         self._serial = 0
-        self._held: dict[str, None] = {}
+        self._held = Holding(self._queue.name)
         self._holder = statements.storable(f"{socket.gethostname()} {self._pid} {self._label}".strip())
+
+    def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
+        """Claim the next message."""
+        return next(iter(self.claim(1, wait_s, lease_s)), None)
 
     def claim(self, count: int, wait_s: float, lease_s: float | None) -> list[Message]:
         """Claim up to `count` messages; wait for the first."""
@@ -95,33 +99,21 @@ class Consumer:
         )
         found = self._messages(self._queue.database.ask(call))
         if self._keeps and mark is None:
-            with self._mutex:
-                self._held.update(dict.fromkeys(message.receipt for message in found))
+            self._held.add(message.receipt for message in found)
         self._queue.keep_in_order()
         return found
 
     def settled(self, receipts: Iterable[str]) -> None:
         """These claims have ended."""
         self._forget_the_parents()
-        with self._mutex:
-            for receipt in receipts:
-                self._held.pop(receipt, None)
+        self._held.ended(receipts)
 
     def close(self) -> None:
         """Give back, uncounted, what it holds. Where the database does not answer, the claims end by time."""
         self._forget_the_parents()
         self._closed = True
-        with self._mutex:
-            held: Sequence[str] = list(self._held)
-        for number, receipt in enumerate(held):
-            try:
-                self._queue.release(receipt)
-            except LeaseLost:
-                continue
-            except SpoolqError as error:
-                left = len(held) - number
-                log.warning("claims.left queue=%s count=%d error=%s", self._queue.name, left, error)
-                return
+        self._held.give_back(self._queue.release, log)
+        self._queue.consumer_ended(self)
 
     def _nonce(self) -> str:
         """Of one claim; each message of it has a number after this. Of one length, so that no two can meet."""
@@ -151,22 +143,6 @@ class Consumer:
     def _forget_the_parents(self) -> None:
         if self._pid != os.getpid():
             self._begin()
-
-
-class PostgresSlot(Slot):
-    """A further consumer of a PostgresQueue."""
-
-    def __init__(self, queue: PostgresQueue, consumer: Consumer) -> None:
-        self._queue = queue
-        self._consumer = consumer
-
-    def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
-        """Claim the next message."""
-        return next(iter(self._consumer.claim(1, wait_s, lease_s)), None)
-
-    def close(self) -> None:
-        """Give back what it holds."""
-        self._queue.end_consumer(self._consumer)
 
 
 def pace_s(due_ms: int | None, longest_s: float = POLL_S) -> float:

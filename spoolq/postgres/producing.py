@@ -5,8 +5,8 @@ The id is made here, so a call that was lost is safe to repeat: the database kno
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, BinaryIO, NamedTuple
 
 from spoolq import validate
@@ -24,77 +24,36 @@ BATCH_BYTES = 8 << 20
 AnyBody = bytes | bytearray | memoryview | BinaryIO
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a producer asks for besides the body; the arguments of `enqueue`."""
-
-    priority: int = DEFAULT_PRIORITY
-    delay_s: float = 0
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content_type: str | None = None
-    name: str | None = None
-    dedup_key: str | None = None
-    group: str | None = None
-    ttl_s: float | None = None
-
-    def check(self, headers: Mapping[str, str] | None) -> None:
-        """Judge them, the headers as they were given."""
-        validate.check_new_message(
-            priority=self.priority,
-            delay_s=self.delay_s,
-            headers=headers,
-            content_type=self.content_type,
-            name=self.name,
-            dedup_key=self.dedup_key,
-            group=self.group,
-            ttl_s=self.ttl_s,
-        )
-
-
-PLAIN = Asked()
-"""Nothing."""
+PLAIN = NewMessage(body=b"")
+"""With nothing asked for."""
 
 
 class Batch(NamedTuple):
-    """Checked messages, so many together as go into one call. asked: for each; all PLAIN mostly."""
+    """Checked messages, so many together as go into one call. asked: of each, but for its body; all PLAIN mostly."""
 
     bodies: list[bytes]
-    asked: list[Asked]
+    asked: list[NewMessage]
 
 
 class Ready(NamedTuple):
-    """Messages that have their ids, of one instant, and their bodies where they belong."""
+    """Messages that have their ids, of one instant, and their bodies where they belong. asked: as in a batch."""
 
     ids: list[str]
     bodies: Bodies
-    asked: Sequence[Asked]
-
-
-def _asked_of(new: NewMessage) -> Asked:
-    asked = Asked(
-        priority=new.priority,
-        delay_s=new.delay_s,
-        headers=new.headers,
-        content_type=new.content_type,
-        name=new.name,
-        dedup_key=new.dedup_key,
-        group=new.group,
-        ttl_s=new.ttl_s,
-    )
-    return PLAIN if asked == PLAIN else asked
+    asked: Sequence[NewMessage]
 
 
 def batches(messages: Iterable[NewMessage | bytes]) -> Iterator[Batch]:
     """The messages, by as many as go into one call."""
     bodies: list[bytes] = []
-    asked: list[Asked] = []
+    asked: list[NewMessage] = []
     size = 0
     for each in messages:
         if type(each) is bytes:
             body, wanted = each, PLAIN
         else:
             new = validate.as_new_message(each)
-            body, wanted = new.body, _asked_of(new)
+            body, wanted = new.body, PLAIN if replace(new, body=b"") == PLAIN else new
         size += len(body)
         if bodies and (size > BATCH_BYTES or len(bodies) == BATCH_MESSAGES):
             yield Batch(bodies, asked)
@@ -122,12 +81,12 @@ def call(queue_id: int, ready: Ready, op: str) -> Call:
     return Call(op=op, sql=sql, parameters=(*fixed, False), again=(*fixed, True), repeats=True, is_large=is_large)
 
 
-def _is_alone(asked: Asked) -> bool:
+def _is_alone(asked: NewMessage) -> bool:
     """Whether `enqueue_one` does: due at once, and nothing that others are looked at for."""
     return not (asked.delay_s or asked.ttl_s is not None or asked.dedup_key or asked.group)
 
 
-def _columns(asked: Sequence[Asked]) -> tuple[list[Any] | None, ...]:
+def _columns(asked: Sequence[NewMessage]) -> tuple[list[Any] | None, ...]:
     """Priorities, delays, times to live, names, metadata, keys and groups."""
     labels = [clean_name(each.name) or None if each.name is not None else None for each in asked]
     return (
@@ -141,13 +100,13 @@ def _columns(asked: Sequence[Asked]) -> tuple[list[Any] | None, ...]:
     )
 
 
-def _labels(asked: Asked) -> tuple[int, str | None, str | None]:
+def _labels(asked: NewMessage) -> tuple[int, str | None, str | None]:
     """Priority, name and metadata of one."""
     label = None if asked.name is None else clean_name(asked.name) or None
     return asked.priority, None if label is None else statements.storable(label), _meta(asked, label)
 
 
-def _meta(asked: Asked, label: str | None) -> str | None:
+def _meta(asked: NewMessage, label: str | None) -> str | None:
     if asked is PLAIN:
         return None
     return values.meta_text(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from spoolq import validate
@@ -35,15 +34,15 @@ from spoolq.models import (
 from spoolq.postgres import bodies, producing, statements, values
 from spoolq.postgres.calls import Calls, lease_lost
 from spoolq.postgres.connection import Call, Database
-from spoolq.postgres.consuming import Consumer, PostgresSlot, pace_s
+from spoolq.postgres.consuming import Consumer, pace_s
 from spoolq.postgres.dead_letters import PostgresDeadLetters
 from spoolq.postgres.listening import AWAIT_MS, Listener
-from spoolq.postgres.producing import AnyBody, Asked, Ready
+from spoolq.postgres.producing import AnyBody, Ready
 from spoolq.postgres.reading import Reading
 from spoolq.postgres.settling import Settler
 from spoolq.postgres.upkeep import Upkeep
 from spoolq.settings import Settings
-from spoolq.sources import open_regular, remove_sent
+from spoolq.sources import sending
 
 if TYPE_CHECKING:
     import psycopg
@@ -124,9 +123,17 @@ class PostgresQueue(Queue):
         connection: a psycopg connection to the same database, in whose transaction it is enqueued: the message is
         there once that is committed, and never was where it is rolled back.
         """
-        asked = Asked(priority, delay_s, headers or {}, content_type, name, dedup_key, group, ttl_s)
-        asked.check(headers)
-        return self._enqueue(body, asked, "enqueue", connection)
+        new = validate.new_message(
+            priority=priority,
+            delay_s=delay_s,
+            headers=headers,
+            content_type=content_type,
+            name=name,
+            dedup_key=dedup_key,
+            group=group,
+            ttl_s=ttl_s,
+        )
+        return self._enqueue(body, new, "enqueue", connection)
 
     def enqueue_file(
         self,
@@ -144,31 +151,35 @@ class PostgresQueue(Queue):
     ) -> str:
         """Enqueue a file's content; with `move` the file goes, once the message is there."""
         where = os.fspath(path)
-        own_name = os.path.basename(where) if name is None else name
-        asked = Asked(priority, delay_s, headers or {}, content_type, own_name, dedup_key, group, ttl_s)
-        asked.check(headers)
-        with closing(open_regular(where)) as file:
-            message_id = self._enqueue(file, asked, "enqueue_file", None)
-            if move:
-                remove_sent(where, file)
-        return message_id
+        new = validate.new_message(
+            priority=priority,
+            delay_s=delay_s,
+            headers=headers,
+            content_type=content_type,
+            name=os.path.basename(where) if name is None else name,
+            dedup_key=dedup_key,
+            group=group,
+            ttl_s=ttl_s,
+        )
+        with sending(where, move=move) as file:
+            return self._enqueue(file, new, "enqueue_file", None)
 
     def enqueue_many(self, messages: Iterable[NewMessage | bytes]) -> list[str]:
         """Enqueue many, some hundred a transaction; ids in order."""
         self._check_open()
         ids: list[str] = []
         for batch in producing.batches(messages):
-            new = self.clock.new_ids(len(batch.bodies))
-            placed = bodies.put_all(self.database.ask, new, batch.bodies, self._most_bytes())
-            ids += self._put(Ready(new, placed, batch.asked), "enqueue_many")
+            theirs = self.clock.new_ids(len(batch.bodies))
+            placed = bodies.put_all(self.database.ask, theirs, batch.bodies, self._most_bytes())
+            ids += self._put(Ready(theirs, placed, batch.asked), "enqueue_many")
         return ids
 
-    def _enqueue(self, body: AnyBody, asked: Asked, op: str, connection: psycopg.Connection[Any] | None) -> str:
+    def _enqueue(self, body: AnyBody, new: NewMessage, op: str, connection: psycopg.Connection[Any] | None) -> str:
         self._check_open()
         message_id = self.clock.new_id()
         ask = self.database.ask if connection is None else self._asking_on(connection)
         placed = bodies.put(ask, message_id, body, self._most_bytes())
-        ready = Ready([message_id], bodies.together([placed]), [asked])
+        ready = Ready([message_id], bodies.together([placed]), [new])
         if connection is None:
             return self._put(ready, op)[0]
         known, is_awaited = ask(producing.call(self.id, ready, op))[0]
@@ -196,7 +207,7 @@ class PostgresQueue(Queue):
 
     def dequeue(self, *, wait_s: float = 0, lease_s: float | None = None) -> Message | None:
         """Claim the next message; None when there is nothing within `wait_s`."""
-        return next(iter(self._own.claim(1, wait_s, lease_s)), None)
+        return self._own.dequeue(wait_s=wait_s, lease_s=lease_s)
 
     def dequeue_many(self, count: int, *, wait_s: float = 0, lease_s: float | None = None) -> list[Message]:
         """Claim up to `count` messages; waits for the first only."""
@@ -214,11 +225,10 @@ class PostgresQueue(Queue):
         """A further consumer with claims of its own."""
         consumer = Consumer(self, label, keeps=not self._detached)
         self._consumers.append(consumer)
-        return PostgresSlot(self, consumer)
+        return consumer
 
-    def end_consumer(self, consumer: Consumer) -> None:
+    def consumer_ended(self, consumer: Consumer) -> None:
         """A slot is closed."""
-        consumer.close()
         if consumer in self._consumers:
             self._consumers.remove(consumer)
 
@@ -426,7 +436,7 @@ class PostgresQueue(Queue):
         self._closed = self.database.is_closing = True
         try:
             for consumer in tuple(self._consumers):
-                self.end_consumer(consumer)
+                consumer.close()
         finally:
             self.listener.close()
             self.database.close()
