@@ -246,8 +246,8 @@ class Recovery:
     def _now_s(self) -> float:
         """The wall clock, or what it was at the last sweep and the time since, whichever is earlier.
 
-        Where it jumped ahead, or the machine slept, what somebody is just making is not old: it is judged by a later
-        sweep, ten minutes on.
+        Where it jumped ahead, or the machine slept, what somebody is just making is not old, nor is what was just
+        acknowledged: it is judged by a later sweep, ten minutes on.
         """
         mono_s, wall_s = self._noted_s
         return min(self._session.clock.wall_ms() / 1000, wall_s + self._session.clock.mono_s() - mono_s)
@@ -285,7 +285,7 @@ class Recovery:
 
         Returns the id to go on after, "" at the end of the table.
         """
-        before_ms = self._session.clock.wall_ms() - SETTLED_KEPT_MS
+        before_ms = round(self._now_s() * 1000) - SETTLED_KEPT_MS
         with self._session.look() as db:
             settled, last = looks.settled(db, after, before_ms, FORGET_ROWS)
         for start in range(0, len(settled), FORGET_SLICE):

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from spoolq.errors import LeaseLost
+from spoolq.settings import Retention, Settings
 from spoolq.spool.files import Files
 from spoolq.testing import FakeClock
 from tests.helpers import names
@@ -232,3 +233,20 @@ def test_after_a_jump_litter_is_swept_by_a_later_sweep(spool, queue, clock):
     clock.advance(601)
     queue.clean()
     assert names(spool, "tmp") == []
+
+
+def test_a_receipt_is_answered_for_ten_minutes_though_the_clock_jumps(queue, clock):
+    queue.change_settings(Settings(retention=Retention(done_s=0)))
+    queue.enqueue(b"body")
+    message = queue.dequeue()
+    message.ack()
+    jump(clock, HOUR_S)
+    for _ in range(5):
+        clock.advance(60)
+        queue.maintain()
+    queue.acknowledge(message.receipt)
+    for _ in range(30):
+        clock.advance(60)
+        queue.maintain()
+    with pytest.raises(LeaseLost):
+        queue.acknowledge(message.receipt)
