@@ -259,7 +259,8 @@ def answer_for(error: Exception, call: Call) -> Problem:
     if problem.kind == "internal":
         log.error("request.failed request_id=%s", call.request_id, exc_info=error)
     elif problem.status >= 500:
-        log.warning("request.refused request_id=%s error=%s", call.request_id, error)
+        said = error.__cause__ or error if isinstance(error, Problem) else error
+        log.warning("request.refused request_id=%s error=%s", call.request_id, said)
     return problem
 
 

@@ -38,14 +38,17 @@ async def readyz(request: Request) -> Response:
     """Whether requests can be carried out; else what is wrong."""
     service: Service = request.app.state.service
     wrong = ["the server is stopping"] if service.closing.is_set() else []
+    cause: SpoolqError | None = None
     try:
+        await service.names()  # of a database that is away: at once, where a queue that is open asks for half a minute
         _, health = await service.call("default", figures)
         if health is not None and not health.has_room:
             wrong.append("the disk's reserve is reached: nothing more is enqueued")
     except SpoolqError as error:
         wrong.append(problem_of(error).detail)
+        cause = error
     if wrong:
-        raise Problem("not-ready", "; ".join(wrong), problems=wrong)
+        raise Problem("not-ready", "; ".join(wrong), problems=wrong) from cause
     return Json({"status": "ready"})
 
 

@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from spoolq import queue as entry
+from spoolq.errors import Unreachable
 from spoolq.settings import Settings
+from spoolq.web import status
 from tests.web.conftest import Api
 
 NOBODY = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -483,6 +486,22 @@ def test_a_link_in_the_spool_is_not_followed(api: Api, tmp_path: Path):
     assert kind(api.http.get(got["body_url"])) == (409, "unsafe-file")
     name.unlink()
     api.http.post(f"/queues/default/claims/{got['receipt']}/acknowledge")
+
+
+def test_a_database_that_is_away_makes_not_ready_at_once(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """A queue that is open would ask for half a minute, which no probe waits for."""
+    asked = []
+
+    def away(spool: str) -> list[str]:
+        raise Unreachable("no server answers", op="open")
+
+    monkeypatch.setattr(entry, "list_queues", away)
+    monkeypatch.setattr(status, "figures", asked.append)
+    assert kind(api.http.get("/readyz")) == (503, "not-ready")
+    assert asked == []
+    assert "no server answers" in caplog.text
 
 
 def test_the_server_says_how_it_is(api: Api):
