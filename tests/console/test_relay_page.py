@@ -53,6 +53,7 @@ def test_one_that_works_is_shown_with_its_backlog(queue, here, mine):
     assert wrong(app) == ""
     assert (table(app, "is"), table(app, "backlog"), table(app, "sent")) == (["running"], [2], [7])
     assert table(app, "to") == [TARGET]
+    assert table(app, "pid") == [str(mine.pid)]  # a name, without thousands
 
 
 def test_the_lag_of_an_outage_is_what_the_relay_knows(queue, here, mine):

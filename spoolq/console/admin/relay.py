@@ -101,6 +101,6 @@ def cells(found: Sequence[reports.Report], stats: dict[str, Stats], now_ms: int)
         "outages": [each.outages for each in found],
         "since": [words.age(each.since_at_ms, now_ms) for each in found],
         "last seen": [words.age(each.at_ms, now_ms) for each in found],
-        "pid": [each.pid for each in found],
+        "pid": [str(each.pid) for each in found],
         "why away": [each.error for each in found],
     }
