@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from spoolq import validate
 
@@ -51,17 +51,28 @@ class Address:
 
 def parse(url: str, queue: str | None = None) -> Address:
     """Read a URL; `queue` counts more than what the URL says. ValueError for a wrong queue or number."""
-    before, _, query = url.partition("?")
-    given = parse_qsl(query, keep_blank_values=True)
+    before, query = _halves(url)
+    parts = (part.partition("=") for part in query.split("&") if part)
+    given = [(unquote(key), unquote(value)) for key, _, value in parts]  # for libpq a + is a +
     ours = {key: value for key, value in given if key in _OURS}
     theirs = [(key, value) for key, value in given if key not in _OURS]
     missing = [(key, value) for key, value in _DEFAULTS.items() if key not in {key for key, _ in theirs}]
     return Address(
-        dsn=f"{before}?{urlencode(theirs + missing)}",
+        dsn=f"{before}?{_query(theirs + missing)}",
         shown=_shown(before, theirs),
         queue=validate.check_queue_name(queue or ours.get("queue") or DEFAULT_QUEUE),
         connections=_number(ours.get("connections")),
     )
+
+
+def _halves(url: str) -> tuple[str, str]:
+    """What is before the query, and the query. As libpq reads it: to an @ that no / precedes, it is who connects."""
+    scheme, _, rest = url.partition("://")
+    login, at, place = rest.partition("@")
+    if not at or "/" in login:
+        login, at, place = "", "", rest
+    place, _, query = place.partition("?")
+    return f"{scheme}://{login}{at}{place}", query
 
 
 def _shown(before: str, theirs: list[tuple[str, str]]) -> str:
@@ -69,7 +80,11 @@ def _shown(before: str, theirs: list[tuple[str, str]]) -> str:
     login, at, hosts = rest.rpartition("@")
     harmless = [(key, value) for key, value in theirs if key not in _SECRET]
     shown = f"{scheme}://{login.partition(':')[0]}{at}{hosts}"
-    return f"{shown}?{urlencode(harmless)}" if harmless else shown
+    return f"{shown}?{_query(harmless)}" if harmless else shown
+
+
+def _query(parts: list[tuple[str, str]]) -> str:
+    return urlencode(parts, quote_via=quote)
 
 
 def _number(text: str | None) -> int:

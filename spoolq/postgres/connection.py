@@ -49,10 +49,10 @@ _ERRORS: Mapping[str, tuple[type[SpoolqError], str]] = {
     "SQ001": (QueueNotFound, "Make it with: spoolq queues create"),
     "SQ002": (QueueFull, ""),
     "53100": (DiskFull, "The database's disk is full: nothing was changed"),
-    "42501": (NotAllowed, "The database's user needs rights on the schema spoolq"),
-    "3F000": (NotASpool, "Make it with: spoolq engine init"),
-    "42P01": (NotASpool, "Make it with: spoolq engine init"),
-    "42883": (UnknownFormat, "Upgrade it with: spoolq engine upgrade"),
+    "42501": (NotAllowed, "The database's user lacks a right; the GRANTs are in docs/scaling.md"),
+    "3F000": (NotASpool, "{place} has no schema spoolq. Make it with: spoolq engine init '{place}'"),
+    "42P01": (NotASpool, "{place} has no schema spoolq. Make it with: spoolq engine init '{place}'"),
+    "42883": (UnknownFormat, "Upgrade it with: spoolq engine upgrade '{place}'"),
 }
 
 
@@ -105,17 +105,17 @@ class Database:
         """Carry it out, again where that is safe; its rows."""
         ends_s = time.monotonic() + RETRY_S
         parameters = call.parameters
-        sent = False
+        may_be_done = False  # by a try whose answer was lost; one that the server refused has done nothing
         for pause_s in _pauses():
             try:
                 return self._asked(call, parameters)
             except psycopg.Error as error:
-                undone = _is_undone(error)
-                sent = sent or not undone
+                lost = _is_lost(error)
+                may_be_done = may_be_done or lost
                 is_over = time.monotonic() > ends_s or self.is_closing
-                if is_over or not (undone or (_is_lost(error) and call.repeats)):
-                    raise self.error_of(error, call, sent=sent) from error
-                if not undone and call.again is not None:
+                if is_over or not (_is_undone(error) or (lost and call.repeats)):
+                    raise self.error_of(error, call, may_be_done=may_be_done) from error
+                if lost and call.again is not None:
                     parameters = call.again
             time.sleep(min(pause_s, max(0.0, ends_s - time.monotonic())))
         raise AssertionError("the last try returns or raises")
@@ -127,7 +127,7 @@ class Database:
                 arrays.register(cursor)
                 return cursor.execute(call.sql, call.parameters).fetchall()
         except psycopg.Error as error:
-            raise self.error_of(error, call, sent=False) from error
+            raise self.error_of(error, call) from error
 
     def _asked(self, call: Call, parameters: Sequence[Any]) -> list[Row]:
         with self._borrowed() as connection:
@@ -141,30 +141,30 @@ class Database:
                     connection.close()
                 raise
 
-    def error_of(self, error: Exception, call: Call, *, sent: bool) -> SpoolqError:
-        """What the database, or its absence, said, in our words."""
+    def error_of(self, error: Exception, call: Call, *, may_be_done: bool = False) -> SpoolqError:
+        """What the database, or its absence, said, in our words. may_be_done: by an earlier try, or by this one."""
         state = getattr(error, "sqlstate", None) or ""
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        said = first_line(error)
         place = self.address.shown
-        if sent and (state in _BUSY or state == "53100" or _is_undone(error)):
-            # This try did nothing; an earlier one may have.
+        if may_be_done and (state in _BUSY or state == "53100" or _is_undone(error) or _is_lost(error)):
             return self._unknown(call, said)
         if state in _ERRORS:
             kind, hint = _ERRORS[state]
-            return kind(f"{call.op}: {said}", op=call.op, path=place, hint=hint)
+            return kind(f"{call.op}: {said}", op=call.op, path=place, hint=hint.format(place=place))
         if state in _BUSY or state in ("40001", "40P01"):
             return Busy(f"{call.op}: the database is busy: {said}", op=call.op, path=place)
-        if isinstance(error, PoolTimeout) and not self._cannot_connect():
-            hint = "It answers now: try again"
-            if self._pool().get_stats()["pool_size"] >= self.address.connections:
-                hint = f"All {self.address.connections} connections are in use: ?connections=N allows more"
-            return Busy(f"{call.op}: {said}", op=call.op, path=place, hint=hint)
+        if isinstance(error, PoolTimeout):
+            cause = self._why_not_connected()
+            if cause is None:
+                hint = "It answers now: try again"
+                if self._pool().get_stats()["pool_size"] >= self.address.connections:
+                    hint = f"All {self.address.connections} connections are in use: ?connections=N allows more"
+                return Busy(f"{call.op}: {said}", op=call.op, path=place, hint=hint)
+            said = first_line(cause)
         if not (_is_undone(error) or _is_lost(error)):
             return StorageError(f"{call.op}: {said}", op=call.op, path=place)
-        if not sent:
-            hint = "Is it running, and is one of its hosts a primary?"
-            return Unreachable(f"{call.op}: {place} does not answer ({said})", op=call.op, path=place, hint=hint)
-        return self._unknown(call, said)
+        hint = "Is it running, is the URL right (host, port, database, user, password), is one of its hosts a primary?"
+        return Unreachable(f"{call.op}: {place} does not answer ({said})", op=call.op, path=place, hint=hint)
 
     def _unknown(self, call: Call, said: str) -> OutcomeUnknown:
         place = self.address.shown
@@ -235,12 +235,13 @@ class Database:
         self._own = (os.getpid(), pool)
         return pool
 
-    def _cannot_connect(self) -> bool:
+    def _why_not_connected(self) -> psycopg.Error | None:
+        """What the server says, or the system, to a connection now; None where it connects."""
         try:
             self.connect().close()
-        except psycopg.Error:
-            return True
-        return False
+        except psycopg.Error as error:
+            return error
+        return None
 
 
 def _configure(connection: psycopg.Connection[Row]) -> None:
@@ -263,11 +264,18 @@ def _has_something_to_read(connection: psycopg.Connection[Row]) -> bool:
 
 
 def _is_lost(error: Exception) -> bool:
-    """Whether the connection went with it."""
+    """Whether the connection went with it, and with that what became of the call; 57014 ends only the statement."""
     state = getattr(error, "sqlstate", None)
-    return isinstance(error, psycopg.OperationalError) and (state is None or state[:2] in ("08", "57"))
+    if _is_undone(error) or not isinstance(error, psycopg.OperationalError):
+        return False
+    return state is None or state[:2] == "08" or state[:3] == "57P"
 
 
 def _is_undone(error: Exception) -> bool:
     """Whether nothing of the call can have been carried out."""
     return isinstance(error, PoolTimeout) or getattr(error, "sqlstate", None) in _UNDONE
+
+
+def first_line(error: Exception) -> str:
+    """What it says, without where in the statement."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,10 +10,10 @@ from typing import Any
 
 import psycopg
 
-from spoolq.errors import NotASpool, UnknownFormat
+from spoolq.errors import NotAllowed, NotASpool, UnknownFormat
 from spoolq.postgres import statements
 from spoolq.postgres.address import Address, parse
-from spoolq.postgres.connection import Call, Database
+from spoolq.postgres.connection import Call, Database, first_line
 
 VERSION = 2
 
@@ -52,8 +52,11 @@ def _in_one_transaction(address: Address, work: Any) -> Any:
             connection.execute(statements.INSTALL_LOCK)
             connection.execute(statements.UNCHECKED)
             return work(connection, address)
+    except psycopg.errors.InsufficientPrivilege as error:
+        hint = "Run it as the role that owns the schema spoolq or, where there is none, may make it"
+        raise NotAllowed(f"engine: {first_line(error)}", op="engine", path=address.shown, hint=hint) from error
     except psycopg.Error as error:
-        raise database.error_of(error, Call(op="engine", sql=""), sent=False) from error
+        raise database.error_of(error, Call(op="engine", sql="")) from error
     finally:
         database.close()
 

@@ -73,7 +73,7 @@ def _reached(address: Address) -> Database:
         database.connect().close()
     except psycopg.Error as error:
         database.close()
-        raise database.error_of(error, Call(op="open", sql=""), sent=False) from error
+        raise database.error_of(error, Call(op="open", sql="")) from error
     return database
 
 

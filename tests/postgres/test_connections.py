@@ -11,8 +11,20 @@ import psycopg
 import pytest
 from psycopg_pool import PoolTimeout
 
-from spoolq.errors import LeaseLost, NotASpool, OutcomeUnknown, QueueNotFound, UnknownFormat, Unreachable
-from spoolq.postgres import connection, init, installing, upgrade
+from spoolq.errors import (
+    Busy,
+    DiskFull,
+    LeaseLost,
+    NotAllowed,
+    NotASpool,
+    OutcomeUnknown,
+    QueueNotFound,
+    SpoolqError,
+    StorageError,
+    UnknownFormat,
+    Unreachable,
+)
+from spoolq.postgres import connection, init, installing, statements, upgrade
 from spoolq.queue import create_queue, delete_queue, list_queues
 from spoolq.queue import open_queue as open_any
 from spoolq.settings import Settings
@@ -285,14 +297,74 @@ def test_a_deleted_queue_is_gone_for_those_who_have_it_open(dsn, open_queue):
     assert list_queues(dsn) == ["default", "emails"]
 
 
+REFUSED = """
+CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE 'no' USING ERRCODE = '{state}'; END $$;
+CREATE TRIGGER refuse BEFORE INSERT ON spoolq.messages FOR EACH ROW EXECUTE FUNCTION pg_temp.refuse();
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "said"),
+    [
+        ("55P03", Busy, "the database is busy: no"),
+        ("57014", Busy, "the database is busy: no"),
+        ("53100", DiskFull, "nothing was changed"),
+        ("42501", NotAllowed, "docs/scaling.md"),
+        ("XX000", StorageError, "enqueue: no"),
+    ],
+)
+def test_a_call_that_the_server_refuses_has_done_nothing_and_says_why(queue, dsn, state, kind, said):
+    """Only a lost answer leaves open what was done."""
+    with psycopg.connect(dsn, autocommit=True) as admin:  # at whose end the function goes, and the trigger with it
+        admin.execute(REFUSED.format(state=state))
+        with pytest.raises(SpoolqError) as caught:
+            queue.enqueue(b"x")
+    assert type(caught.value) is kind
+    assert said in f"{caught.value} {caught.value.hint}"
+    assert queue.stats().ready == 0
+
+
+def test_a_lock_that_somebody_keeps_is_busy(queue, dsn, monkeypatch):
+    """A transaction of somebody's, who enqueued to the same group and thinks."""
+    monkeypatch.setattr(statements, "SESSION", statements.SESSION.replace("'10s'", "'100ms'"))
+    with psycopg.connect(dsn) as slow, open_any(dsn) as impatient:
+        queue.enqueue(b"1", group="g", connection=slow)
+        with pytest.raises(Busy, match="lock timeout"):
+            impatient.enqueue(b"2", group="g")
+    assert queue.stats().ready == 1
+
+
+def test_a_server_that_refuses_to_connect_is_quoted(cut, proxy, monkeypatch):
+    """Not the pool, which only knows that it waited."""
+    monkeypatch.setattr(connection, "RETRY_S", 0.2)
+    monkeypatch.setattr(connection, "_BORROW_S", 0.5)
+    proxy.close()
+    with pytest.raises(Unreachable, match="refused"):
+        cut.stats()
+
+
+def test_a_database_without_the_schema_is_named(postgres, dsn):
+    """And how to make it there."""
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute("DROP SCHEMA spoolq CASCADE")
+    try:
+        with pytest.raises(NotASpool) as caught:
+            open_any(dsn)
+    finally:
+        init(dsn)
+    assert f"{postgres.port}" in caught.value.hint
+    assert "spoolq engine init 'postgresql://" in caught.value.hint
+
+
 def test_busy_after_a_lost_answer_is_an_unknown_outcome(queue, monkeypatch):
     """The first try may have enqueued it: that the second found no connection does not undo that."""
     asked, tries = queue.database._asked, []
 
-    def lost(sql, parameters):
-        tries.append(sql)
+    def lost(call, parameters):
+        tries.append(call)
         if len(tries) == 1:
-            asked(sql, parameters)
+            asked(call, parameters)
             raise psycopg.OperationalError("the connection was lost")
         raise PoolTimeout("couldn't get a connection after 5.00 sec")
 

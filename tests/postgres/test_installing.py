@@ -141,8 +141,9 @@ def test_a_newer_version_is_refused_by_command(made, environ):
 def test_who_has_no_rights_is_told(made, empty):
     """NotAllowed: to look, to upgrade, and to make it."""
     for attempt in (open_queue, upgrade):
-        with pytest.raises(NotAllowed, match="spoolq"):
+        with pytest.raises(NotAllowed, match="spoolq") as caught:
             attempt(as_guest(made))
+        assert ("owns" if attempt is upgrade else "GRANT") in caught.value.hint
     with psycopg.connect(made, autocommit=True) as admin:
         admin.execute("DROP SCHEMA spoolq CASCADE")
     with pytest.raises(NotAllowed, match="database empty"):
