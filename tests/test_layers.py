@@ -23,8 +23,9 @@ LAYERS = {
     # Each engine in a folder of its own; `client` is behind http://, `postgres` behind postgresql://.
     2: (
         *("interfaces", "message", "consume", "memory", "memory.*", "client", "client.*", "postgres", "postgres.*"),
-        *("spool.session", "spool.rebuilding", "spool.moves", "spool.mending", "spool.room", "spool.by_names"),
+        *("spool.session", "spool.believing", "spool.rebuilding", "spool.moves", "spool.mending", "spool.room"),
         *(
+            "spool.by_names",
             "spool.keys",
             "spool.producer",
             "spool.claiming",

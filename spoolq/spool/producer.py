@@ -139,7 +139,7 @@ class Producer:
     def _copy(self, fd: int, file: BinaryIO) -> int:
         limit = self._session.settings.limits.body_bytes
         size = self._files.copy(_Metered(file, self.room), fd, limit)  # type: ignore[arg-type]
-        self.room.check_size(size)
+        self.room.check_size(size, so_far=True)
         return size
 
     def _copy_range(self, source: int, fd: int, size: int) -> int:

@@ -28,13 +28,15 @@ class Room:
         self.relief: Callable[[], bool] = lambda: False
         """Called before an enqueue is refused: whether it made room."""
 
-    def check_size(self, size: int) -> None:
-        """Refuse a body over the limit."""
+    def check_size(self, size: int, *, so_far: bool = False) -> None:
+        """Refuse a body over the limit. so_far: it may have more, which nobody read."""
         most = self._session.settings.limits.body_bytes
         if most and size > most:
             hint = "Raise limits.body_bytes in queue.toml, or send a smaller one"
             raise MessageTooLarge(
-                f"the body has {size:,} bytes, and at most {most:,} are allowed", op="enqueue", hint=hint
+                f"the body has {size:,} bytes{' or more' if so_far else ''}, and at most {most:,} are allowed",
+                op="enqueue",
+                hint=hint,
             )
 
     def check(self, size: int, count: int = 1) -> None:

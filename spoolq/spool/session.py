@@ -1,15 +1,14 @@
 """An open queue: directory, index, write lock, and the transactions in which files and rows change together.
 
-Owns opening, believing or rebuilding the index, noticing that somebody removed it, forking, and closing. What is done
-in a transaction is the business of `producer`, `consumer`, `dead_letters`, `drops`, `recovery` and `cleanup`. Sections
-1 and 8 of docs/spool-format.md.
+Owns opening the index or making it anew, noticing that somebody removed it, forking, and closing; whether the one that
+is there may be believed is for `believing` to say. What is done in a transaction is the business of `producer`,
+`claiming`, `settling`, `dead_letters`, `drops`, `recovery` and `cleanup`. Sections 1 and 8 of docs/spool-format.md.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import logging
 import os
@@ -26,7 +25,6 @@ from spoolq import settings as settings_module
 from spoolq.clock import Clock
 from spoolq.errors import (
     DiskFull,
-    IndexInUse,
     NotASpool,
     QueueClosed,
     QueueNotFound,
@@ -41,11 +39,11 @@ from spoolq.interfaces import Progress
 from spoolq.settings import Settings
 from spoolq.spool import index as sql
 from spoolq.spool import mounts, rebuilding
+from spoolq.spool.believing import SQL_ERRORS, Identity, Standing
 from spoolq.spool.directory import DIRECTORIES, FORMAT_TEXT, QueueDirectory
 from spoolq.spool.holders import Holder
 from spoolq.spool.index import Index
-from spoolq.spool.lock import WriteLock, lock_holders
-from spoolq.spool.rows import Info
+from spoolq.spool.lock import WriteLock
 
 log = logging.getLogger("spoolq.spool")
 
@@ -53,11 +51,6 @@ _SETTINGS_LOOK_S = 0.2
 _STAMP_GRAIN_NS = 100_000_000
 _TRIES = (False, False, True)
 """Whether each is the last."""
-SQL_ERRORS = (sqlite3.Error, UnicodeDecodeError)
-"""The second is an error of SQLite whose own text is made of what was damaged."""
-
-Identity = tuple[int, int, int, int]
-"""Which files an index and its WAL are: inode and device of each."""
 
 _sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
@@ -83,7 +76,6 @@ class Session:
         self._settings_next_s = 0.0
         with translated("open", directory.base):
             self._boot = clock.boot_id()
-        self._mount = ""
         self._index: Index | None = None
         self._identity: Identity | None = None
         self._damaged = False
@@ -125,8 +117,11 @@ class Session:
         with translated("open", self.directory.base):
             self._lock.forget(self.directory.files.open_lock(self.directory.lock))
             self._format_fd = os.open(self.directory.format, os.O_RDONLY | os.O_CLOEXEC)
-            self._mount = mounts.mount_of(self.directory.base).identity
+            mount = mounts.mount_of(self.directory.base).identity
             self._lock_inode = os.fstat(self._lock.fd).st_ino
+        self._standing = Standing(
+            directory=self.directory, queue=self.name, boot=self._boot, mount=mount, format_fd=self._format_fd
+        )
 
     # Settings
 
@@ -195,14 +190,14 @@ class Session:
     def _identity_if_known(self) -> Identity | None:
         """The same where the disk does not answer: what was open was not removed."""
         try:
-            return self._identity_now()
+            return self._standing.identity()
         except OSError:
             return self._identity
 
     def _current_reader(self) -> sqlite3.Connection:
         """A reader of the index that is under its name now, which is opened, or made, where it must be."""
         with translated("index", self.directory.index):
-            identity = self._identity_now()
+            identity = self._standing.identity()
         if self._reader is None or identity is None or identity != self._reader_identity or self._damaged:
             self._close_reader()
             if self._index is None or identity is None or identity != self._identity:
@@ -219,7 +214,7 @@ class Session:
 
     def is_free(self) -> bool:
         """Whether a transaction could begin at once: no lock to wait for, no index to be made. A hint."""
-        if self._closed or self._index is None or self._identity_now() != self._identity:
+        if self._closed or self._index is None or self._standing.identity() != self._identity:
             return False
         return self._lock.is_free()
 
@@ -252,14 +247,6 @@ class Session:
 
     # The index
 
-    def _identity_now(self) -> Identity | None:
-        """Which files stand under the index's names; None where one is missing."""
-        try:
-            index, wal = os.stat(self.directory.index), os.stat(self.directory.index + "-wal")
-        except FileNotFoundError:
-            return None
-        return index.st_ino, index.st_dev, wal.st_ino, wal.st_dev
-
     def _ensure_index(self) -> Index:
         """The open index, if it is still the one under its name; else opened again, or made anew. Under the lock."""
         try:
@@ -268,7 +255,7 @@ class Session:
             stamp = -1
         if stamp == self._root_stamp_ns and self._index is not None:
             return self._index
-        identity = self._identity_now()
+        identity = self._standing.identity()
         if identity is not None and identity == self._identity and self._index is not None:
             self._keep_stamp(stamp)
             return self._index
@@ -278,7 +265,7 @@ class Session:
         self._close_index()
         self._index = self._open_index(removed=self._damaged or (known and identity is None))
         self._damaged = False
-        self._identity = self._identity_now()
+        self._identity = self._standing.identity()
         self.is_paused = os.path.exists(self.directory.paused)
         return self._index
 
@@ -306,9 +293,9 @@ class Session:
 
     def _open_index(self, *, removed: bool) -> Index:
         """Open the index if it can be believed (section 8), else make it anew. Under the lock."""
-        alone = self._users_but_me() == []
-        index = None if removed else self._believed(alone)
+        index = self._standing.believed(removed=removed)
         if index is not None:
+            self.scan_due = True
             try:
                 return self._opened(index)
             except SQL_ERRORS as error:
@@ -322,79 +309,12 @@ class Session:
         """The first write makes the WAL, whose identity is compared from now on."""
         try:
             index.begin(self.clock.wall_ms())
-            index.set_info(boot=self._boot, mount=self._mount)
+            index.set_info(boot=self._standing.boot, mount=self._standing.mount)
             index.commit()
         except BaseException:
             index.close()
             raise
         return index
-
-    def _believed(self, alone: bool) -> Index | None:
-        """The index as it is on the disk, or None where it must be made anew."""
-        path = self.directory.index
-        if not os.path.exists(path):
-            return None
-        clean = self._take_clean_mark()
-        if not alone and not clean and not os.path.exists(path + "-wal"):
-            return None
-        try:
-            index = Index(path)
-        except SQL_ERRORS as error:
-            log.warning("index.unreadable queue=%s error=%s", self.name, error)
-            return None
-        try:
-            if index.version not in (sql.USER_VERSION, 0):
-                self._refuse_unless_alone(index.version)
-            elif index.version == 0:
-                log.warning("index.unreadable queue=%s error=it is empty", self.name)
-            elif not alone or clean or self._is_of_now(index.info()):
-                self.scan_due = True
-                return index
-        except SQL_ERRORS as error:
-            log.warning("index.unreadable queue=%s error=%s", self.name, error)
-        except BaseException:
-            index.close()
-            raise
-        index.close()
-        return None
-
-    def _is_of_now(self, info: Info) -> bool:
-        """Written under this boot and mount, so that nothing of it can have been lost. A system may know neither."""
-        return self._boot != "" and (info.boot, info.mount) == (self._boot, self._mount)
-
-    def _refuse_unless_alone(self, version: int) -> None:
-        pids = self._users_but_me()
-        if pids != []:
-            raise IndexInUse(
-                f"the index is of version {version}, this spoolq's is {sql.USER_VERSION}",
-                op="open",
-                path=self.directory.index,
-                hint=f"Stop the other spoolq first: pid {', '.join(map(str, pids or ())) or 'unknown'}",
-            )
-
-    def _users_but_me(self) -> list[int] | None:
-        """Who else has the queue open: [] for nobody. Leaves this one known as a user. Under the lock."""
-        try:
-            fcntl.flock(self._format_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return []
-        except BlockingIOError:
-            return sorted(set(lock_holders(self._format_fd)) - {os.getpid()}) or None
-        finally:
-            fcntl.flock(self._format_fd, fcntl.LOCK_SH)
-
-    def _take_clean_mark(self) -> bool:
-        """Whether the index was closed in order; from now on it no longer is."""
-        mark = self.directory.clean_mark
-        try:
-            with open(mark, "rb") as file:
-                size = file.read(100)
-        except FileNotFoundError:
-            return False
-        there = str(os.stat(self.directory.index).st_size)
-        clean = size in (there.encode(), f"{there} {self._boot}".encode())
-        self.directory.files.unlink_if_there(mark)
-        self.directory.files.sync_directory(self.directory.base)
-        return clean
 
     def rebuild(self, progress: Progress | None = None) -> int:
         """Make the index anew from the files, in place of the one that is there, and open it."""
@@ -406,14 +326,15 @@ class Session:
                 self._index = self._opened(Index(self.directory.index))
             except sqlite3.Error as error:
                 raise self._translated(error) from error
-            self._identity = self._identity_now()
+            self._identity = self._standing.identity()
         return count
 
     def _make_anew(self, progress: Progress | None) -> int:
         """Make the index anew. Under the lock."""
         self._close_index()
+        now = self._standing
         count = rebuilding.rebuild(
-            self.directory, self.clock, self.settings, boot=self._boot, mount=self._mount, progress=progress
+            self.directory, self.clock, self.settings, boot=now.boot, mount=now.mount, progress=progress
         )
         self.scan_due = True
         log.info("index.rebuilt queue=%s messages=%d", self.name, count)
@@ -443,11 +364,11 @@ class Session:
 
     def _close_for_fork(self) -> None:
         """Where it was the last one open, its WAL goes with it: both sides are told that nobody removed it."""
-        whole = self._identity is not None and self._identity == self._identity_now()
+        whole = self._identity is not None and self._identity == self._standing.identity()
         self._close_index()
         if whole and not os.path.exists(self.directory.index + "-wal"):
             try:
-                self._mark_clean(sync=False)
+                self._standing.mark_clean(sync=False)
             except OSError as error:
                 log.warning("index.not_marked queue=%s error=%s", self.name, error)
 
@@ -501,8 +422,8 @@ class Session:
             self._close_reader()
             index = self._index
             try:
-                whole = self._identity is not None and self._identity == self._identity_now()
-                last = self._users_but_me() == []
+                whole = self._identity is not None and self._identity == self._standing.identity()
+                last = self._standing.users_but_me() == []
             except OSError as error:
                 # The disk does not answer any more: it is as after a kill.
                 log.warning("index.not_marked queue=%s error=%s", self.name, error)
@@ -513,17 +434,10 @@ class Session:
             try:
                 index.sync()
                 self._close_index()
-                self._mark_clean()
+                self._standing.mark_clean()
             except (sqlite3.Error, OSError) as error:
                 # No mark: the next opener after a reboot makes the index anew. Nothing else is lost.
                 log.warning("index.not_marked queue=%s error=%s", self.name, error)
-
-    def _mark_clean(self, *, sync: bool = True) -> None:
-        """Say that the index is whole: on the disk, or where nothing was synced, for this boot."""
-        mark = str(os.stat(self.directory.index).st_size) + ("" if sync else f" {self._boot}")
-        self.directory.files.write_whole(
-            self.directory.aside("clean"), self.directory.clean_mark, mark.encode(), sync=sync
-        )
 
     def abandon(self) -> None:
         """Let go at once, where what was open is no longer there."""

@@ -13,12 +13,12 @@ from spoolq.clock import Clock
 from spoolq.models import NewMessage
 from spoolq.relay import carrying
 from spoolq.spool import by_names, claiming, drops, files, index, producer, recovery
+from spoolq.spool.believing import Standing
 from spoolq.spool.directory import QueueDirectory
 from spoolq.spool.files import Files
 from spoolq.spool.holders import read_holder
 from spoolq.spool.index import Index
 from spoolq.spool.probe import Writer
-from spoolq.spool.session import Session
 from spoolq.testing import FakeClock
 from spoolq.web import security
 from tests.crash.test_mutants import (
@@ -113,7 +113,7 @@ def alive_by_pid(patch: pytest.MonkeyPatch) -> None:
 
 def any_boot_is_this_one(patch: pytest.MonkeyPatch) -> None:
     """An index is believed, whichever boot it was written in."""
-    patch.setattr(Session, "_is_of_now", lambda self, info: True)
+    patch.setattr(Standing, "_is_of_now", lambda self, info: True)
 
 
 def acknowledge_without_a_fence_or_lock(patch: pytest.MonkeyPatch) -> None:

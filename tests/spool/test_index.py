@@ -11,8 +11,8 @@ import pytest
 from spoolq import queue as top
 from spoolq.errors import IndexInUse, QueueNotFound
 from spoolq.models import NewMessage
+from spoolq.spool import believing, rebuilding, session
 from spoolq.spool import index as sql
-from spoolq.spool import rebuilding, session
 from spoolq.spool.queue import SpoolQueue
 from spoolq.testing import FakeClock
 from tests.helpers import names
@@ -297,7 +297,7 @@ def test_a_version_that_is_in_use_by_one_unknown_is_refused_as_well(spool, open_
     first = child()
     first("queue.enqueue(b'body')")
     make_version(spool, 999)
-    monkeypatch.setattr(session, "lock_holders", lambda fd: [])
+    monkeypatch.setattr(believing, "lock_holders", lambda fd: [])
     with pytest.raises(IndexInUse, match="unknown"):
         open_queue()
 
