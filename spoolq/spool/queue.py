@@ -1,7 +1,7 @@
 """The local queue: `interfaces.Queue` on files. It puts the parts together; what they do is theirs.
 
-Producing is `producer`, claiming `claiming`, ending a delivery `settling`, looking `reading`, keeping in order `upkeep`.
-Here is what needs several of them: waiting, a consumer's own claims, and a person's changes.
+Producing is `producer`, claiming `claiming`, ending a delivery `settling`, looking `reading`, keeping in order
+`upkeep`. Here is what needs several of them: waiting, a consumer's own claims, and a person's changes.
 """
 
 from __future__ import annotations
