@@ -17,7 +17,6 @@ _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 _COUNTER_BITS = 74
 _COUNTER_MASK = (1 << _COUNTER_BITS) - 1
 _RAND_B_MASK = (1 << 62) - 1
-_LOW_MASK = (1 << 48) - 1
 
 
 class Clock:
@@ -66,12 +65,14 @@ class Clock:
         steps = struct.unpack_from(f"{count}I", chance, 10)
         whole = sum(steps) + count
         ms, last = self._advance(self.wall_ms(), int.from_bytes(chance[:10], "big"), whole)
-        begun = last - whole + 1
+        known = last >> 48 << 48  # what they have in common: all but the last 48 bits, which are the end of the text
+        begun = last - whole + 1 - known
         counters = [*map(operator.add, itertools.accumulate(steps), range(begun, begun + count))]
-        if not counters or counters[0] >> 48 != last >> 48:
-            return [_text(_head(ms, counter), counter) for counter in counters]
-        common = _text(_head(ms, last), last)[:-12]  # all but 48 bits
-        return [f"{common}{counter & _LOW_MASK:012x}" for counter in counters]
+        if begun < 0 or not count:
+            return [_text(_head(ms, known + counter), known + counter) for counter in counters]
+        common = _text(_head(ms, last), last)[:-12]
+        ends = struct.pack(f">{count}Q", *counters).hex()
+        return [common + ends[at : at + 12] for at in range(4, 16 * count, 16)]
 
     def _advance(self, now_ms: int, fresh: int, step: int) -> tuple[int, int]:
         """By so much; what is between is the caller's. Returns the time and the counter."""

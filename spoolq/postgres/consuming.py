@@ -122,7 +122,10 @@ class Consumer(Slot):
             return f"t{self._id}{_base36(self._serial)}"
 
     def _messages(self, rows: Rows) -> list[Message]:
+        """Of the columns of statements.CLAIM, in the order that they are delivered in."""
         queue = self._queue
+        if len(rows) > 1:
+            rows.sort(key=lambda row: (-row[3], row[0]))
         return [
             Message(
                 queue,

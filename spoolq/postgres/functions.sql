@@ -18,6 +18,14 @@ BEGIN
     RAISE EXCEPTION 'the queue was deleted' USING ERRCODE = 'SQ001';
 END $$;
 
+-- What one statement has seen another one has changed since: nothing was done, and the call is made again.
+CREATE FUNCTION spoolq.expect(p_number integer, p_expected integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_number <> p_expected THEN
+        RAISE EXCEPTION 'somebody was faster' USING ERRCODE = 'serialization_failure';
+    END IF;
+END $$;
+
 -- What is called for each message looks itself: a function less, and only the columns that it needs.
 CREATE FUNCTION spoolq.queue_row(p_queue integer) RETURNS spoolq.queues LANGUAGE plpgsql AS $$
 DECLARE
@@ -269,7 +277,8 @@ END $$;
 
 -- A delivery -------------------------------------------------------------------------------------------------------------
 
--- Claims, all by p_nonce, which nobody has used before. p_again, or a mark: what was claimed so before is answered again.
+-- Claims, all by p_nonce, which nobody has used before; in no order. p_again, or a mark: what was claimed so before is
+-- answered again.
 CREATE FUNCTION spoolq.claim(
     p_queue integer, p_count integer, p_nonce text, p_mark text, p_holder text, p_lease_ms bigint, p_again boolean,
     p_inline bigint
@@ -282,6 +291,8 @@ DECLARE
     q spoolq.queues;
     at_ms bigint := spoolq.now_ms();
     one record;
+    several record;
+    number integer;
 BEGIN
     SELECT * INTO q FROM spoolq.queues AS each WHERE each.id = p_queue;
     IF NOT FOUND THEN
@@ -332,30 +343,29 @@ BEGIN
         RETURN NEXT;
         RETURN;
     END IF;
-    RETURN QUERY
-    WITH chosen AS (
-        SELECT m.ctid AS place, m.changed_at_ms FROM spoolq.messages AS m
+    -- Locked by one statement, taken by the next, whose snapshot is later: it sees each row as it was locked.
+    SELECT
+        array_agg(chosen.place) AS places, sum(chosen.body_bytes) AS bytes, sum(chosen.waited_ms) AS waited_ms,
+        array_agg(spoolq.bucket(chosen.waited_ms)) AS waits
+    INTO several FROM (
+        SELECT m.ctid AS place, m.body_bytes, greatest(at_ms - m.changed_at_ms, 0) AS waited_ms FROM spoolq.messages AS m
         WHERE m.queue = p_queue AND m.state = 'ready' AND NOT m.held AND (m.expires_at_ms IS NULL OR m.expires_at_ms > at_ms)
         ORDER BY m.priority DESC, m.id LIMIT p_count FOR UPDATE SKIP LOCKED
-    ), taken AS (
-        UPDATE spoolq.messages AS m SET
-            state = 'claimed', attempts = m.attempts + 1, nonce = p_nonce, mark = p_mark, holder = p_holder,
-            changed_at_ms = at_ms, deadline_at_ms = at_ms + coalesce(p_lease_ms, q.lease_ms)
-        FROM chosen WHERE m.ctid = chosen.place
-        RETURNING
-            m.id, m.attempts, m.priority, m.name, m.body_bytes, m.enqueued_at_ms, m.meta, m.grp,
-            CASE WHEN m.body_bytes <= p_inline THEN m.body END AS body, greatest(at_ms - chosen.changed_at_ms, 0) AS waited_ms
-    ), noted AS (
-        INSERT INTO spoolq.deltas (queue, minute, ready, ready_bytes, claimed, claimed_bytes, wait_ms, waits)
-        SELECT
-            p_queue, at_ms / 60000, -count(*), -sum(taken.body_bytes), count(*), sum(taken.body_bytes), sum(taken.waited_ms),
-            array_agg(spoolq.bucket(taken.waited_ms))
-        FROM taken HAVING count(*) > 0
-    )
-    SELECT
-        taken.id, p_nonce, taken.attempts, taken.priority, taken.name, taken.body_bytes, taken.enqueued_at_ms, taken.meta,
-        taken.grp, taken.body
-    FROM taken ORDER BY taken.priority DESC, taken.id;
+    ) AS chosen;
+    IF several.places IS NULL THEN
+        RETURN;
+    END IF;
+    RETURN QUERY UPDATE spoolq.messages AS m SET
+        state = 'claimed', attempts = m.attempts + 1, nonce = p_nonce, mark = p_mark, holder = p_holder,
+        changed_at_ms = at_ms, deadline_at_ms = at_ms + coalesce(p_lease_ms, q.lease_ms)
+    WHERE m.ctid = ANY (several.places)
+    RETURNING
+        m.id, m.nonce, m.attempts, m.priority, m.name, m.body_bytes, m.enqueued_at_ms, m.meta, m.grp,
+        CASE WHEN m.body_bytes <= p_inline THEN m.body END;
+    GET DIAGNOSTICS number = ROW_COUNT;
+    PERFORM spoolq.expect(number, cardinality(several.places));
+    INSERT INTO spoolq.deltas (queue, minute, ready, ready_bytes, claimed, claimed_bytes, wait_ms, waits)
+        VALUES (p_queue, at_ms / 60000, -number, -several.bytes, number, several.bytes, several.waited_ms, several.waits);
 END $$;
 
 -- p_nonces: of each, or one of all: what was claimed at once has one. Answers the places (from 1) of those whose claim had
@@ -392,6 +402,7 @@ LANGUAGE plpgsql AS $$
 DECLARE
     of_all text := CASE WHEN cardinality(p_nonces) = 1 THEN p_nonces[1] END;
     one record;
+    several record;
     settled integer;
     in_parts uuid[];
 BEGIN
@@ -426,22 +437,38 @@ BEGIN
         settled := 1;
         in_parts := CASE WHEN one.chunks > 0 THEN p_ids END;
     ELSE
-        WITH ended AS (
-            DELETE FROM spoolq.messages
+        -- Looked at by one statement, deleted by the next: less work than one that does all.
+        SELECT
+            count(*)::integer AS number, array_agg(m.place) AS places, array_agg(m.id) AS ids, array_agg(m.nonce) AS nonces,
+            sum(m.body_bytes) AS bytes, sum(m.taken_ms) AS taken_ms, array_agg(spoolq.bucket(m.taken_ms)) AS takes,
+            array_agg(m.id) FILTER (WHERE m.chunks > 0) AS in_parts
+        INTO several FROM (
+            SELECT ctid AS place, id, nonce, body_bytes, chunks, greatest(p_at_ms - changed_at_ms, 0) AS taken_ms
+            FROM spoolq.messages
             WHERE id = ANY (p_ids) AND queue = p_queue AND deadline_at_ms IS NOT NULL AND CASE
                 WHEN of_all IS NULL THEN (id, nonce) IN (SELECT * FROM unnest(p_ids, p_nonces)) ELSE nonce = of_all END
-            RETURNING id, nonce, body_bytes, chunks, greatest(p_at_ms - changed_at_ms, 0) AS taken_ms
-        ), remembered AS (
+        ) AS m;
+        IF several.number = 0 THEN
+            RETURN 0;
+        END IF;
+        -- The conditions again: whoever changed a row meanwhile is waited for, and what it has become is judged by them
+        -- (not every release of PostgreSQL judges it by the ctid as well).
+        DELETE FROM spoolq.messages
+            WHERE ctid = ANY (several.places) AND queue = p_queue AND deadline_at_ms IS NOT NULL AND CASE
+                WHEN of_all IS NULL THEN (id, nonce) IN (SELECT * FROM unnest(p_ids, p_nonces)) ELSE nonce = of_all END;
+        GET DIAGNOSTICS settled = ROW_COUNT;
+        PERFORM spoolq.expect(settled, several.number);
+        IF of_all IS NULL THEN
             INSERT INTO spoolq.receipts (queue, until_at_ms, nonce, ids)
-            SELECT p_queue, p_at_ms + 600000, nonce, array_agg(id) FROM ended GROUP BY nonce
-        ), noted AS (
-            INSERT INTO spoolq.deltas (queue, minute, claimed, claimed_bytes, acknowledged, process_ms, takes)
-            SELECT
-                p_queue, p_at_ms / 60000, -count(*), -sum(body_bytes), count(*), sum(taken_ms),
-                array_agg(spoolq.bucket(taken_ms))
-            FROM ended HAVING count(*) > 0
-        )
-        SELECT count(*), array_agg(id) FILTER (WHERE chunks > 0) INTO settled, in_parts FROM ended;
+                SELECT p_queue, p_at_ms + 600000, each.nonce, array_agg(each.id)
+                FROM unnest(several.ids, several.nonces) AS each (id, nonce) GROUP BY each.nonce;
+        ELSE
+            INSERT INTO spoolq.receipts (queue, until_at_ms, nonce, ids)
+                VALUES (p_queue, p_at_ms + 600000, of_all, several.ids);
+        END IF;
+        INSERT INTO spoolq.deltas (queue, minute, claimed, claimed_bytes, acknowledged, process_ms, takes)
+            VALUES (p_queue, p_at_ms / 60000, -settled, -several.bytes, settled, several.taken_ms, several.takes);
+        in_parts := several.in_parts;
     END IF;
     IF in_parts IS NOT NULL THEN
         DELETE FROM spoolq.chunks WHERE id = ANY (in_parts);

@@ -10,6 +10,7 @@ import pytest
 from spoolq.errors import QueueFull
 from spoolq.models import NewMessage
 from spoolq.settings import Limits, Retention, Settings
+from tests.helpers import wait_for
 
 MIB = 1 << 20
 
@@ -69,6 +70,46 @@ def test_an_open_transaction_blocks_no_other_producer(queue, dsn):
         queue.enqueue(b"quick")
         assert queue.dequeue().body == b"quick"
         connection.rollback()
+
+
+# Somebody was faster
+
+MEANWHILE = {
+    "extended": "SELECT spoolq.extend(%(queue)s, %(id)s, %(nonce)s, 60000)",
+    "released": "SELECT spoolq.release(%(queue)s, %(id)s, %(nonce)s)",
+    "claimed again": "SELECT spoolq.release(%(queue)s, %(id)s, %(nonce)s);"
+    " SELECT spoolq.claim(%(queue)s, 1, 'tother', NULL, 'other', NULL, false, 0)",
+}
+
+
+@pytest.mark.parametrize("done_s", [0, 86_400], ids=["deleted", "kept"])
+@pytest.mark.parametrize("claimed", ["together", "apart"])
+@pytest.mark.parametrize("meanwhile", MEANWHILE)
+def test_a_claim_that_changes_while_it_is_acknowledged_with_others(open_queue, dsn, meanwhile, claimed, done_s):
+    """Whoever changes it is waited for, and what has become of it is judged; the counts are those of what was done."""
+    queue = open_queue(Settings(retention=Retention(done_s=done_s)))
+    queue.enqueue_many([b"1", b"2", b"3"])
+    messages = queue.dequeue_many(3) if claimed == "together" else [queue.dequeue() for _ in range(3)]
+    id, _, nonce = messages[1].receipt.partition(".")
+    lost = []
+    acknowledging = threading.Thread(
+        target=lambda: lost.append(queue.acknowledge_many([message.receipt for message in messages]))
+    )
+    with psycopg.connect(dsn, cursor_factory=psycopg.ClientCursor) as somebody, psycopg.connect(dsn) as admin:
+        somebody.execute(MEANWHILE[meanwhile], {"queue": queue.id, "id": id, "nonce": nonce})
+        acknowledging.start()
+        wait_for(lambda: admin.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone()[0])
+        somebody.commit()
+    acknowledging.join(20)
+    assert lost == [[] if meanwhile == "extended" else [messages[1].receipt]]
+    assert [(info.id, info.state) for info in [*queue.list("ready").messages, *queue.list("claimed").messages]] == {
+        "extended": [],
+        "released": [(id, "ready")],
+        "claimed again": [(id, "claimed")],
+    }[meanwhile]
+    assert queue.check() == []
+    if meanwhile == "claimed again":
+        queue.acknowledge(f"{id}.tother")
 
 
 # Bodies
