@@ -126,9 +126,9 @@ class Page:
 class Stats:
     """Counts, bytes and totals of a queue; costs the same at any size.
 
-    Totals count since the index was made. oldest_ready_at_ms: when the oldest deliverable message became ready, or
-    None. wait and process histograms: pairs of (upper bound in s, how many at most that), cumulative, since the
-    index was made; the last bound is None, which stands for no bound.
+    Totals count since the index was made. oldest_ready_at_ms: when the oldest deliverable message became ready, of the
+    first twenty in line of each priority, or None. wait and process histograms: pairs of (upper bound in s, how many at
+    most that), cumulative, since the index was made; the last bound is None, which stands for no bound.
     """
 
     queue: str

@@ -1033,14 +1033,15 @@ BEGIN
     RETURN there;
 END $$;
 
--- Since when the first ready message of the priority that waits longest is ready; by ten looks at the head of the line.
+-- Since when the ready message that waits longest is ready; by ten looks at the head of the line, twenty long: those before
+-- it may have come back, and are ready since a moment ago.
 CREATE FUNCTION spoolq.oldest_ready_at_ms(p_queue integer) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN (
         SELECT min(first.changed_at_ms) FROM generate_series(0, 9) AS p (priority), LATERAL (
             SELECT m.changed_at_ms FROM spoolq.messages AS m
             WHERE m.queue = p_queue AND m.state = 'ready' AND NOT m.held AND m.priority BETWEEN p.priority AND p.priority
-            ORDER BY m.priority DESC, m.id LIMIT 1
+            ORDER BY m.priority DESC, m.id LIMIT 20
         ) AS first
     );
 END $$;

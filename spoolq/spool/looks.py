@@ -158,15 +158,19 @@ def like(text: str) -> str:
 
 
 def oldest_ready(db: sqlite3.Connection) -> int | None:
-    """When the oldest deliverable message became ready; one seek a priority."""
+    """When the oldest deliverable message became ready; by a look at the head of the line of each priority.
+
+    Its first twenty: those before it may have come back, and are ready since a moment ago.
+    """
     found = [
         db.execute(
-            "SELECT ready_at_ms FROM messages WHERE state = 'ready' AND held = 0 AND priority = ? ORDER BY id LIMIT 1",
+            "SELECT min(ready_at_ms) FROM (SELECT ready_at_ms FROM messages"
+            " WHERE state = 'ready' AND held = 0 AND priority = ? ORDER BY id LIMIT 20)",
             (priority,),
-        ).fetchone()
+        ).fetchone()[0]
         for priority in range(10)
     ]
-    return min((row[0] for row in found if row is not None), default=None)
+    return min((each for each in found if each is not None), default=None)
 
 
 def next_due(db: sqlite3.Connection) -> int | None:

@@ -310,6 +310,16 @@ def test_the_oldest_ready_message_is_dated(queue, clock):
     assert queue.stats().oldest_ready_at_ms is None
 
 
+def test_the_oldest_ready_message_is_found_behind_some_that_came_back(queue, clock):
+    """Which are ready since a moment ago, and first in line again."""
+    queue.enqueue_many([b"x"] * 12)
+    since = clock.wall_ms()
+    clock.advance(10)
+    for message in queue.dequeue_many(10):
+        message.release()
+    assert queue.stats().oldest_ready_at_ms == since
+
+
 def test_the_ages_of_a_states_messages(queue, engine):
     """Counted by when they were enqueued, whatever their priority; each within its bound, the last ones older."""
     queue.enqueue(b"old", priority=9)
