@@ -90,7 +90,9 @@ def settings(
             target.change_settings(changed(target.stored_settings(), changes))
         if as_json:
             emit(asdict(target.settings))
-        elif not changes:
+        elif changes:
+            say(f"{target.name} changed: {', '.join(changes)}")
+        else:
             say(dump(target.settings, only_changed=False).rstrip("\n"))
     return failure.DONE
 

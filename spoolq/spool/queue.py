@@ -154,7 +154,16 @@ class SpoolQueue(Queue):
         asked = (priority, delay_s, headers, content_type, name, dedup_key, group, ttl_s)
         if asked == _ASKS_NOTHING and type(priority) is int and type(delay_s) is int:
             return self._producer.enqueue(body, PLAIN)
-        new = _new_message(priority, delay_s, headers, content_type, name, dedup_key, group, ttl_s)
+        new = validate.new_message(
+            priority=priority,
+            delay_s=delay_s,
+            headers=headers,
+            content_type=content_type,
+            name=name,
+            dedup_key=dedup_key,
+            group=group,
+            ttl_s=ttl_s,
+        )
         return self._producer.enqueue(body, new)
 
     def enqueue_file(
@@ -172,8 +181,16 @@ class SpoolQueue(Queue):
         ttl_s: float | None = None,
     ) -> str:
         text = os.fspath(path)
-        own_name = os.path.basename(text) if name is None else name
-        new = _new_message(priority, delay_s, headers, content_type, own_name, dedup_key, group, ttl_s)
+        new = validate.new_message(
+            priority=priority,
+            delay_s=delay_s,
+            headers=headers,
+            content_type=content_type,
+            name=os.path.basename(text) if name is None else name,
+            dedup_key=dedup_key,
+            group=group,
+            ttl_s=ttl_s,
+        )
         return self._producer.enqueue_file(text, new, move=move)
 
     def enqueue_many(self, messages: Iterable[NewMessage | bytes]) -> list[str]:
@@ -584,37 +601,3 @@ for _operation in Queue.__abstractmethods__ - {"close", "consume", "dequeue", "d
     setattr(SpoolQueue, _operation, answerable(getattr(SpoolQueue, _operation)))
 
 _ASKS_NOTHING: tuple[object, ...] = (DEFAULT_PRIORITY, 0, None, None, None, None, None, None)
-
-
-def _new_message(
-    priority: int,
-    delay_s: float,
-    headers: Mapping[str, str] | None,
-    content_type: str | None,
-    name: str | None,
-    dedup_key: str | None,
-    group: str | None,
-    ttl_s: float | None,
-) -> NewMessage:
-    """What a producer asks for, checked; the body goes beside it."""
-    validate.check_new_message(
-        priority=priority,
-        delay_s=delay_s,
-        headers=headers,
-        content_type=content_type,
-        name=name,
-        dedup_key=dedup_key,
-        group=group,
-        ttl_s=ttl_s,
-    )
-    return NewMessage(
-        body=b"",
-        priority=priority,
-        delay_s=delay_s,
-        headers=headers or {},
-        content_type=content_type,
-        name=name,
-        dedup_key=dedup_key,
-        group=group,
-        ttl_s=ttl_s,
-    )
